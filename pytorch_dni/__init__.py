@@ -1,0 +1,35 @@
+"""Synthetic gradients (Decoupled Neural Interfaces) for any PyTorch module, in one line."""
+
+from ._moments import InterfaceStats
+from .context import synthesizer_context
+from .dni import DNI
+from .errors import CheckpointError, ContextError, DNIError, SelectionError, SynthesizerError
+from .interfaces import BackwardInterface
+from .synthesizers import (
+    Conv2d_DNI,
+    DNI_Network,
+    Linear_DNI,
+    Linear_Sigmoid_DNI,
+    LocalLoss_DNI,
+    RNN_DNI,
+)
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "DNI",
+    "synthesizer_context",
+    "InterfaceStats",
+    "BackwardInterface",
+    "DNI_Network",
+    "Linear_DNI",
+    "Linear_Sigmoid_DNI",
+    "RNN_DNI",
+    "Conv2d_DNI",
+    "LocalLoss_DNI",
+    "DNIError",
+    "SelectionError",
+    "SynthesizerError",
+    "ContextError",
+    "CheckpointError",
+]

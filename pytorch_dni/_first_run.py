@@ -1,0 +1,144 @@
+"""The first run: hooks on all that may be cut, until the network has shown where cuts belong."""
+
+from __future__ import annotations
+
+from typing import Any, TYPE_CHECKING
+
+import torch
+from torch import nn, Tensor
+from torch.utils.hooks import RemovableHandle
+
+from ._hooks import GradientHook
+from ._probe import Probe
+from ._tree import first_activation
+from .context import current_context
+from .errors import SelectionError
+
+if TYPE_CHECKING:
+    from ._cuts import Cuts
+
+
+class FirstRun:
+    """Watches one forward pass and then hands the cuts over to their register.
+
+    The pass is an ordinary one of training, whose cuts already learn; or one on example input, in
+    evaluation and without gradients.
+    """
+
+    def __init__(self, cuts: Cuts, probe: Probe) -> None:
+        self._cuts = cuts
+        self._probe = probe
+
+    def register(self) -> list[RemovableHandle]:
+        """Put the hooks of a first run into the network."""
+        network = self._cuts.network
+        handles = [network.register_forward_pre_hook(_StartHook(self))]
+        for name, module in self._probe.watched().items():
+            handles.append(module.register_forward_hook(_CallHook(self, name)))
+        handles.append(network.register_forward_hook(_EndHook(self)))
+        return handles
+
+    def start(self) -> None:
+        """Forget an earlier run that broke off."""
+        self._probe.calls.clear()
+
+    def record(self, name: str, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        """A watched module ran: a cut may come here."""
+        if not self._cuts.learning():
+            return
+        self._probe.record(name, module, args, output)
+        activation = first_activation(output)
+        if activation is not None and activation.requires_grad:
+            context = current_context()
+            activation.register_hook(GradientHook(self._cuts, name, activation, context, copy=True))
+
+    def end(self) -> None:
+        """Place the cuts where the run shows them to belong, and build what stands there.
+
+        Raises:
+            SelectionError: No place is left.
+            ContextError: The context of the run does not fit. Nothing has been placed.
+        """
+        if not self._probe.calls:
+            return
+        try:
+            self._place(example=False)
+        finally:
+            self._probe.calls.clear()
+
+    def on_example(self, example: Any) -> None:
+        """Run the network on example input (arguments as a tuple, keywords as a mapping)."""
+        network, probe = self._cuts.network, self._probe
+        modes = {module: module.training for module in network.modules()}
+        handles = [
+            module.register_forward_hook(_RecordHook(probe, name))
+            for name, module in probe.watched().items()
+        ]
+        try:
+            network.eval()
+            with torch.no_grad(), torch.random.fork_rng(devices=[]):
+                if isinstance(example, dict):
+                    network(**example)
+                else:
+                    network(*example) if isinstance(example, tuple) else network(example)
+            self._place(example=True)
+        finally:
+            probe.calls.clear()
+            for handle in handles:
+                handle.remove()
+            for module, mode in modes.items():
+                module.training = mode
+
+    def _place(self, example: bool) -> None:
+        outputs: dict[str, Tensor] = {call.name: call.output for call in self._probe.calls}
+        sites = self._probe.sites()
+        if not sites:
+            raise SelectionError(
+                "nothing is left to cut: of what layers found, only the last layer ran, and a "
+                "last layer is not cut off from its loss. Name other modules in layers, or give "
+                "skip_last_layer=False"
+            )
+        built = {}
+        for site in sites:
+            output = outputs.get(site.name)
+            if output is not None and (example or output.requires_grad):
+                built[site.name] = self._cuts.build(site, output)
+                if not example:
+                    built[site.name].check(output, current_context())
+        self._cuts.install(sites)
+        for name, interface in built.items():
+            self._cuts.add(interface, outputs[name])
+
+
+class _CallHook:
+    def __init__(self, run: FirstRun, name: str) -> None:
+        self._run = run
+        self._name = name
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        self._run.record(self._name, module, args, output)
+
+
+class _RecordHook:
+    def __init__(self, probe: Probe, name: str) -> None:
+        self._probe = probe
+        self._name = name
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        self._probe.record(self._name, module, args, output)
+
+
+class _StartHook:
+    def __init__(self, run: FirstRun) -> None:
+        self._run = run
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...]) -> None:
+        self._run.start()
+
+
+class _EndHook:
+    def __init__(self, run: FirstRun) -> None:
+        self._run = run
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        self._run.end()

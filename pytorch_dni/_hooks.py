@@ -1,0 +1,47 @@
+"""Hooks of a cut: how the network's modules and autograd call the register of cuts."""
+
+from __future__ import annotations
+
+from typing import Any, TYPE_CHECKING
+
+from torch import nn, Tensor
+
+from .context import Context
+
+if TYPE_CHECKING:
+    from ._cuts import Cuts
+
+
+class OutputHook:
+    """Forward hook of a cut module: hands its output to the register of cuts."""
+
+    def __init__(self, cuts: Cuts, name: str) -> None:
+        self._cuts = cuts
+        self._name = name
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        self._cuts.attach(self._name, output)
+
+
+class GradientHook:
+    """Tensor hook on an activation: puts the synthetic gradient in the true one's place.
+
+    A hook on the tensor itself rather than a function in the graph: it leaves the activation
+    untouched, so that what follows may change it in place.
+    """
+
+    def __init__(
+        self, cuts: Cuts, name: str, activation: Tensor, context: Context | None, copy: bool
+    ) -> None:
+        self._cuts = cuts
+        self._name = name
+        self._context = context
+        self._live = activation.detach()
+        self._trigger = self._live.clone() if copy else self._live
+        self._version = activation._version
+
+    def __call__(self, grad: Tensor) -> Tensor | None:
+        if self._live._version != self._version:
+            # Changed in place since: from now on the trigger is kept as the cut saw it.
+            self._cuts.copied.add(self._name)
+        return self._cuts.receive(self._name, self._trigger, self._context, grad)

@@ -1,0 +1,164 @@
+"""Training synthesizers inside the user's backward pass: one step for all, at its end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from .errors import SynthesizerError
+from .interfaces.backward import BackwardInterface
+from .interfaces.predictions import Lesson
+
+OptimizerFactory = Callable[..., Optimizer]
+
+# Adam's usual momentum of 0.9 lags behind a target that moves with the network: halving it took
+# three-layer MNIST with labels as context from 96.9 to 97.6 % after three epochs.
+_ADAM: dict[str, Any] = {"betas": (0.5, 0.99)}
+_NAMED: dict[str, tuple[OptimizerFactory, dict[str, Any]]] = {
+    "adam": (torch.optim.Adam, _ADAM),
+    "adamw": (torch.optim.AdamW, _ADAM),
+    "rmsprop": (torch.optim.RMSprop, {}),
+    "sgd": (torch.optim.SGD, {}),
+}
+# These can step all synthesizers in one kernel, on these devices.
+_FUSED = ("adam", "adamw", "sgd")
+_FUSED_ON = ("cpu", "cuda")
+
+
+class Learner:
+    """The synthesizers' own optimizer, and the lessons collected in a running backward pass.
+
+    Every cut that a backward pass reaches hands in its lesson; when that pass ends, one further
+    backpropagation gives all synthesizers their gradients and one optimizer step applies them.
+
+    Args:
+        optim: ``"adam"``, ``"adamw"``, ``"rmsprop"``, ``"sgd"``, an optimizer class, or any
+            callable ``(parameters, lr=...) -> Optimizer``.
+        lr: Learning rate; None takes each synthesizer's own default.
+
+    Raises:
+        SynthesizerError: ``optim`` is none of these.
+    """
+
+    def __init__(self, optim: str | OptimizerFactory, lr: float | None) -> None:
+        if isinstance(optim, str) and optim not in _NAMED:
+            raise SynthesizerError(f"grad_optim must be one of {', '.join(_NAMED)}, not {optim!r}")
+        if not isinstance(optim, str) and not callable(optim):
+            raise SynthesizerError(
+                f"grad_optim must be a name, a class or a callable, not {type(optim).__name__}"
+            )
+        if lr is not None and lr < 0:
+            raise SynthesizerError(f"grad_lr must not be negative, got {lr}")
+        self._optim = optim
+        self._lr = lr
+        self._groups: dict[float, int] = {}
+        self._lessons: dict[int, list[Lesson]] = {}
+        self.optimizer: Optimizer | None = None
+        self.owners: list[str] = []
+        self.steps = 0
+
+    def add(self, interface: BackwardInterface) -> None:
+        """Take an interface's synthesizer under training."""
+        parameters = [p for p in interface.synthesizer.parameters() if p.requires_grad]
+        self.owners.append(interface.name)
+        if not parameters:
+            return
+        lr = interface.default_lr if self._lr is None else self._lr
+        if self.optimizer is None:
+            self.optimizer = self._build(parameters, lr)
+            self._groups[lr] = 0
+        elif lr in self._groups:
+            # Into the same group: synthesizers that share options share a kernel.
+            self.optimizer.param_groups[self._groups[lr]]["params"].extend(parameters)
+        else:
+            self._groups[lr] = len(self.optimizer.param_groups)
+            self.optimizer.add_param_group({"params": parameters, "lr": lr})
+
+    def _build(self, parameters: list[nn.Parameter], lr: float) -> Optimizer:
+        if not isinstance(self._optim, str):
+            return self._optim(parameters, lr=lr)
+        factory, options = _NAMED[self._optim]
+        if self._optim in _FUSED and parameters[0].device.type in _FUSED_ON:
+            options = {**options, "fused": True}
+        return factory(parameters, lr=lr, **options)
+
+    def collect(self, lesson: Lesson) -> None:
+        """Hand in one cut's lesson; call it in a backward pass only."""
+        task = torch._C._current_graph_task_id()
+        if task not in self._lessons:
+            self._lessons[task] = []
+            # The engine's own end-of-pass callback, which DistributedDataParallel uses too.
+            engine = torch.autograd.Variable._execution_engine
+            engine.queue_callback(_Finish(self, task))
+        self._lessons[task].append(lesson)
+
+    def discard(self) -> None:
+        """Forget the lessons of backward passes that an exception ended."""
+        if self._lessons and torch._C._current_graph_task_id() == -1:
+            self._lessons.clear()
+            self._clear_grads()
+
+    def finish(self, task: int) -> None:
+        """Train on all lessons of a backward pass: one backpropagation, one step."""
+        lessons = self._lessons.pop(task, [])
+        self.steps += 1
+        if self.optimizer is None or not lessons:
+            return
+        outputs = [lesson.output for lesson in lessons if lesson.output is not None]
+        errors = [lesson.error for lesson in lessons if lesson.error is not None]
+        if outputs:
+            torch.autograd.backward(outputs, errors)
+        if self._finite(lessons):
+            self.optimizer.step()
+        self._clear_grads()
+
+    def _finite(self, lessons: list[Lesson]) -> bool:
+        """Whether to step: true gradients that overflow (loss scaling makes some) teach nothing."""
+        finite = torch.stack([lesson.square for lesson in lessons]).sum().isfinite()
+        if finite.device.type != "cpu" and self._optim in _FUSED:
+            # The kernel reads the flag on the device; asking for it here would stall the queue.
+            self.optimizer.found_inf = finite.logical_not().float()  # type: ignore[union-attr]
+            return True
+        return bool(finite)
+
+    def _clear_grads(self) -> None:
+        if self.optimizer is not None:
+            for group in self.optimizer.param_groups:
+                for parameter in group["params"]:
+                    parameter.grad = None
+
+    def close(self) -> None:
+        """Let go of all synthesizers."""
+        self.optimizer = None
+        self._lessons.clear()
+
+    def moved(self) -> None:
+        """Bring the optimizer's state to where the synthesizers have gone."""
+        if self.optimizer is not None:
+            self.optimizer.load_state_dict(self.optimizer.state_dict())
+
+    def state_dict(self) -> dict[str, Any]:
+        """What :meth:`load_state_dict` takes up again."""
+        state = None if self.optimizer is None else self.optimizer.state_dict()
+        return {"steps": self.steps, "optimizer": state}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a saved state; the same interfaces must have been added in the same order."""
+        if self.optimizer is not None and state["optimizer"] is not None:
+            self.optimizer.load_state_dict(state["optimizer"])
+        self.steps = int(state["steps"])
+
+
+class _Finish:
+    """Called by the engine at the end of a backward pass."""
+
+    def __init__(self, learner: Learner, task: int) -> None:
+        self._learner = learner
+        self._task = task
+
+    def __call__(self) -> None:
+        self._learner.finish(self._task)

@@ -1,0 +1,204 @@
+"""The wrapper: one line that makes a network's parts learn from synthetic gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+from torch import nn, Tensor
+from torch.optim import Optimizer
+
+from ._cuts import BPLambda, Cuts
+from ._hooks import OutputHook
+from ._learner import Learner, OptimizerFactory
+from ._moments import InterfaceStats
+from ._probe import Probe
+from ._recipe import Recipe, SynthesizerSpec
+from ._select import Layers, select
+from .errors import describe, DNIError, SelectionError
+from .interfaces.backward import BackwardInterface
+
+
+class DNI(nn.Module):
+    """Wraps a network so that its parts learn from synthetic gradients; the loop stays as it is.
+
+    At each cut stands an interface. When the true gradient reaches it in ``loss.backward()``, its
+    synthesizer learns to predict that gradient from the activation, and the prediction goes on in
+    its place. Forward values are the bare network's; in ``eval()`` and under ``no_grad`` nothing
+    is attached, stored or trained. The synthesizers train themselves, with an optimizer of their
+    own; ``parameters()`` are the network's alone.
+
+    Args:
+        network: Any module. It is changed by hooks only; :meth:`unwrap` takes them out.
+        optim: The network's optimizer, if it is there already; checked to hold its parameters.
+        layers: Where to cut: qualified names, patterns of them (``"blocks.*"``, ``**`` for any
+            depth), module types, modules, a predicate ``(name, module) -> bool``, or several of
+            these. None finds the layers with a weight of two or more dimensions, recurrent ones
+            excepted, and cuts behind the activation that follows each.
+        recursive: False takes the whole network as one part, with one interface at its output.
+        skip_last_layer: Leave out the layer that runs last, which the loss teaches directly;
+            modules asked for by name stay.
+        dni_network: A class of synthesizers, or a callable ``(name, module, output) -> module``;
+            None picks :class:`Linear_DNI` or :class:`Conv2d_DNI` by the output.
+        dni_params: Further parameters of that class.
+        hidden_size: Width of the synthesizers; None lets their class choose.
+        context_size: Width of the context, for labels the number of classes. None: no context.
+        bp_lambda: How much of the true gradient goes on, from 0 to 1, or a function of the step.
+            At 1 the gradients are backpropagation's own while the synthesizers still learn.
+        grad_optim: The synthesizers' optimizer: ``"adam"``, ``"adamw"``, ``"rmsprop"``, ``"sgd"``,
+            a class, or a callable ``(parameters, lr=...) -> Optimizer``.
+        grad_lr: Its learning rate; None takes each synthesizer's own default.
+        example_input: Input (a tuple of arguments, or a mapping of keywords) to place the cuts and
+            make the synthesizers with at once, rather than at the first training forward pass.
+
+    Raises:
+        DNIError: An argument is wrong; its message says which, why and what to do.
+
+    Source: Jaderberg et al. 2017, "Decoupled Neural Interfaces using Synthetic Gradients".
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        optim: Optimizer | None = None,
+        *,
+        layers: Layers = None,
+        recursive: bool = True,
+        skip_last_layer: bool = True,
+        dni_network: SynthesizerSpec | None = None,
+        dni_params: Mapping[str, Any] | None = None,
+        hidden_size: int | None = None,
+        context_size: int | None = None,
+        bp_lambda: BPLambda = 0.0,
+        grad_optim: str | OptimizerFactory = "adam",
+        grad_lr: float | None = None,
+        example_input: Any = None,
+    ) -> None:
+        super().__init__()
+        _check_network(network)
+        _check_optim(network, optim)
+        if not recursive and layers is not None:
+            raise SelectionError("layers and recursive=False exclude each other: give one of them")
+        if not recursive and example_input is not None:
+            raise DNIError("recursive=False has one known cut: leave example_input away")
+        _check_lambda(bp_lambda)
+        probe = None
+        if recursive:
+            probe = Probe(network, select(network, layers, skip_last_layer), skip_last_layer)
+        recipe = Recipe(dni_network, dni_params, hidden_size, context_size)
+        self._learning = (grad_optim, grad_lr)
+        self._cuts = Cuts(network, probe, recipe, Learner(grad_optim, grad_lr))
+        self._cuts.bp_lambda = bp_lambda
+        self.optim = optim
+        self.network = network
+        if self._cuts.first_run is not None and example_input is not None:
+            self._cuts.first_run.on_example(example_input)
+        self.training = network.training
+        self._cuts.register()
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """The network's own forward pass."""
+        self._cuts.learner.discard()
+        if self.network.training:
+            self._cuts.register()
+        return self.network(*args, **kwargs)
+
+    def train(self, mode: bool = True) -> DNI:
+        """Set training or evaluation; in evaluation the network carries no hook at all."""
+        super().train(mode)
+        if mode:
+            self._cuts.register()
+        else:
+            self._cuts.remove()
+        return self
+
+    def unwrap(self) -> nn.Module:
+        """Give the bare network back as it was: no hook, attribute or parameter is left in it."""
+        self._cuts.close()
+        return self.network
+
+    @property
+    def interfaces(self) -> Mapping[str, BackwardInterface]:
+        """The interfaces by the qualified name of the module behind which each stands.
+
+        Empty until they are made: from ``example_input``, or in the first training forward pass.
+        """
+        return MappingProxyType(self._cuts.interfaces)
+
+    @property
+    def bp_lambda(self) -> BPLambda:
+        """How much of the true gradient goes on; may be set while training."""
+        return self._cuts.bp_lambda
+
+    @bp_lambda.setter
+    def bp_lambda(self, value: BPLambda) -> None:
+        _check_lambda(value)
+        self._cuts.bp_lambda = value
+
+    def stats(self) -> dict[str, InterfaceStats]:
+        """Loss, cosine, norm ratio and updates of every interface, by qualified name.
+
+        Running means over about the last hundred updates; reading them waits for the device.
+        """
+        return {name: interface.stats() for name, interface in self._cuts.interfaces.items()}
+
+    def __getattr__(self, name: str) -> Any:
+        """What the wrapper lacks is looked up in the network."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            network = self.__dict__.get("_modules", {}).get("network")
+            if network is None:
+                raise
+            return getattr(network, name)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> DNI:
+        # The synthesizers are no submodules (their parameters are not the user's to train), but
+        # they move with the network.
+        super()._apply(fn, recurse)
+        for interface in self._cuts.interfaces.values():
+            interface._apply(fn)
+        self._cuts.learner.moved()
+        return self
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """Synthesizers, normalisation and optimizer, for ``state_dict``; plain data and tensors."""
+        return self._cuts.state_dict()
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Go on from a saved state, in a wrapper that has run as well as in a fresh one.
+
+        Raises:
+            CheckpointError: It does not fit this network or this wrapper's arguments.
+        """
+        self._cuts.load_state_dict(state, Learner(*self._learning))
+
+
+def _check_network(network: nn.Module) -> None:
+    if not isinstance(network, nn.Module):
+        raise DNIError(f"network must be a module, not {type(network).__name__}")
+    for name, module in network.named_modules():
+        if isinstance(module, DNI) or any(
+            isinstance(hook, OutputHook) for hook in module._forward_hooks.values()
+        ):
+            raise DNIError(f"{describe(name, module)} is wrapped in DNI already: unwrap() it first")
+
+
+def _check_optim(network: nn.Module, optim: Optimizer | None) -> None:
+    if optim is None:
+        return
+    if not isinstance(optim, Optimizer):
+        raise DNIError(f"optim must be an optimizer or None, not {type(optim).__name__}")
+    own = {id(parameter) for parameter in network.parameters()}
+    if not any(id(p) in own for group in optim.param_groups for p in group["params"]):
+        raise DNIError(
+            f"optim ({type(optim).__name__}) holds no parameter of the network "
+            f"({type(network).__name__}): build it from network.parameters()"
+        )
+
+
+def _check_lambda(value: BPLambda) -> None:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not callable(value) and not (number and 0 <= value <= 1):
+        raise DNIError(f"bp_lambda must be a number from 0 to 1, or a function, got {value!r}")

@@ -1,0 +1,16 @@
+"""Synthesizers: the networks that predict gradients."""
+
+from .base import DNI_Network
+from .conv import Conv2d_DNI
+from .linear import Linear_DNI, Linear_Sigmoid_DNI
+from .local_loss import LocalLoss_DNI
+from .rnn import RNN_DNI
+
+__all__ = [
+    "Conv2d_DNI",
+    "DNI_Network",
+    "Linear_DNI",
+    "Linear_Sigmoid_DNI",
+    "LocalLoss_DNI",
+    "RNN_DNI",
+]

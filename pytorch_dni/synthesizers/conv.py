@@ -1,0 +1,76 @@
+"""A synthesizer for feature maps."""
+
+from typing import Any, ClassVar
+
+from torch import nn, Size, Tensor
+from typing_extensions import Self
+
+from ..errors import SynthesizerError
+from ._layers import zero_
+from .base import DNI_Network, Hidden
+
+
+class Conv2d_DNI(DNI_Network):
+    """Convolutions that keep the resolution.
+
+    Args:
+        input_size: Channels of activation and context together.
+        hidden_size: Channels of the hidden layers.
+        output_size: Channels of the activation.
+        num_layers: Hidden convolutions; 0 leaves one linear convolution.
+        kernel_size: Side of the kernels, odd.
+        norm: ``"batch"`` (statistics of the batch, the default), ``"layer"`` (statistics of the
+            sample) or None, in the hidden layers.
+
+    Shape:
+        ``(batch, input_size, height, width)`` to ``(batch, output_size, height, width)``. Maps of
+        one dimension are taken as one row high, of three as their slices stacked in height.
+    """
+
+    features_last: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        output_size: int,
+        num_layers: int = 1,
+        kernel_size: int = 3,
+        norm: str | None = "batch",
+    ) -> None:
+        super().__init__(input_size, hidden_size, output_size)
+        if kernel_size % 2 == 0:
+            raise SynthesizerError(f"kernel_size must be odd to keep the resolution: {kernel_size}")
+        if norm not in ("batch", "layer", None):
+            raise SynthesizerError(f"norm must be 'layer', 'batch' or None, not {norm!r}")
+        layers: list[nn.Module] = []
+        size = input_size
+        for _ in range(num_layers):
+            layers.append(nn.Conv2d(size, hidden_size, kernel_size, padding="same"))
+            if norm is not None:
+                layers.append(
+                    nn.BatchNorm2d(hidden_size, track_running_stats=False)
+                    if norm == "batch"
+                    else nn.GroupNorm(1, hidden_size)
+                )
+            layers.append(nn.ReLU())
+            size = hidden_size
+        layers.append(nn.Conv2d(size, output_size, kernel_size, padding="same"))
+        zero_(layers[-1])
+        self.layers = nn.Sequential(*layers)
+
+    @classmethod
+    def for_activation(
+        cls, shape: Size, context_size: int | None, hidden_size: int | None, **params: Any
+    ) -> Self:
+        """As in the base class, but half the channels, at least 16, where no width is given."""
+        if hidden_size is None:
+            hidden_size = max(16, shape[-1] // 2)
+        return super().for_activation(shape, context_size, hidden_size, **params)
+
+    def forward(self, input: Tensor, hidden: Hidden) -> tuple[Tensor, Hidden]:
+        """Predict a map of the same resolution; keeps no hidden state."""
+        maps = input.unsqueeze(2) if input.dim() == 3 else input
+        maps = maps.flatten(2, 3) if maps.dim() == 5 else maps
+        predicted: Tensor = self.layers(maps)
+        return predicted.reshape(input.shape[0], self.output_size, *input.shape[2:]), None

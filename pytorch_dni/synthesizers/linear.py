@@ -1,0 +1,51 @@
+"""Synthesizers made of linear layers, for vectors and for sequences of them."""
+
+from typing import ClassVar
+
+from torch import nn, Tensor
+
+from ._layers import perceptron, zero_
+from .base import DNI_Network, Hidden
+
+
+class Linear_DNI(DNI_Network):
+    """A perceptron with ReLU hidden layers; applied at each position of a sequence or image.
+
+    Args:
+        input_size: Features of activation and context together.
+        hidden_size: Width of the hidden layers.
+        output_size: Features of the activation.
+        num_layers: Hidden layers; 0 is the paper's linear synthesizer.
+        norm: Normalisation in the hidden layers: ``"batch"`` (statistics of the batch, the
+            default: the best of the three in deep networks), ``"layer"`` or None.
+
+    Shape:
+        ``(*, input_size)`` to ``(*, output_size)``.
+    """
+
+    features_last: ClassVar[bool] = True
+    activation: ClassVar[type[nn.Module]] = nn.ReLU
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        output_size: int,
+        num_layers: int = 1,
+        norm: str | None = "batch",
+    ) -> None:
+        super().__init__(input_size, hidden_size, output_size)
+        self.layers = perceptron(
+            input_size, hidden_size, output_size, num_layers, norm, self.activation
+        )
+        zero_(self.layers[-1])
+
+    def forward(self, input: Tensor, hidden: Hidden) -> tuple[Tensor, Hidden]:
+        """Predict ``(*, output_size)`` from ``(*, input_size)``; keeps no hidden state."""
+        return self.layers(input), None
+
+
+class Linear_Sigmoid_DNI(Linear_DNI):
+    """:class:`Linear_DNI` with sigmoid hidden layers, for networks that saturate themselves."""
+
+    activation: ClassVar[type[nn.Module]] = nn.Sigmoid

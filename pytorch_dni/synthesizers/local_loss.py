@@ -1,0 +1,113 @@
+"""A synthesizer that is a local loss: a small predictor of the labels at the cut itself."""
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import torch
+from torch import nn, Size, Tensor
+from torch.nn import functional as F
+from typing_extensions import Self
+
+from ..errors import ContextError, SynthesizerError
+from ._layers import perceptron
+from .base import DNI_Network, Hidden
+
+
+class LocalLoss_DNI(DNI_Network):
+    """The gradient of an auxiliary predictor's own loss, instead of a regressed one.
+
+    A small head on the activation predicts the context (labels, or regression targets); its loss
+    trains the head, and the loss's gradient with respect to the activation is the synthetic
+    gradient, brought to the running size of the true one.
+
+    Args:
+        input_size: Features that the head sees: the activation's, or those of its pooled map.
+        hidden_size: Width of the head's hidden layers, if it has any.
+        output_size: Classes, or features of the regression target: the context's size.
+        loss: ``loss(prediction, target) -> scalar`` (a mean over the batch), with prediction
+            ``(rows, output_size)`` and target ``(rows,)`` labels or ``(rows, output_size)``.
+        num_layers: Hidden layers of the head; 0 is a linear one.
+        norm: Normalisation in the hidden layers, as in :class:`Linear_DNI`.
+        pool: Maps are averaged to at most ``pool`` by ``pool`` cells before the head; None keeps
+            a head at every position, for targets given at every position.
+
+    Source: the critic of Czarnecki et al. 2017, section 4 (a synthetic gradient as the gradient
+    of a predicted loss); local auxiliary losses as in Belilovsky et al. 2019, section 3.
+    """
+
+    predicts: ClassVar[str] = "loss"
+    features_last: ClassVar[bool] = True
+    default_lr: ClassVar[float] = 1e-3
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        output_size: int,
+        loss: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy,
+        num_layers: int = 0,
+        norm: str | None = "batch",
+        pool: int | None = 4,
+    ) -> None:
+        super().__init__(input_size, hidden_size, output_size)
+        self.criterion = loss
+        self.pool = pool
+        self.head = perceptron(input_size, hidden_size, output_size, num_layers, norm, nn.ReLU)
+
+    @classmethod
+    def for_activation(
+        cls, shape: Size, context_size: int | None, hidden_size: int | None, **params: Any
+    ) -> Self:
+        """Build for an activation of ``shape``, features last; needs ``context_size``."""
+        if context_size is None:
+            raise SynthesizerError(f"{cls.__name__} predicts the context: give context_size")
+        features, pool = shape[-1], params.get("pool", 4)
+        if len(shape) == 4 and pool is not None:
+            features *= min(pool, shape[1]) * min(pool, shape[2])
+        hidden = max(32, shape[-1] // 4) if hidden_size is None else hidden_size
+        return cls(features, hidden, context_size, **params)
+
+    def forward(self, input: Tensor, hidden: Hidden) -> tuple[Tensor, Hidden]:
+        """The head's prediction ``(*, output_size)`` from ``(*, input_size)``."""
+        return self.head(input), None
+
+    def loss(self, activation: Tensor, target: Tensor) -> Tensor:
+        """The head's loss, a scalar.
+
+        Args:
+            activation: Features last: ``(batch, *positions, features)``.
+            target: Labels ``(*lead)`` or regression targets ``(*lead, output_size)``. Positions
+                that the target lacks are averaged over, or pooled where they form a map.
+
+        Raises:
+            ContextError: The shapes do not fit each other.
+        """
+        lead = target.shape if not target.is_floating_point() else target.shape[:-1]
+        rows = self._rows(activation, lead)
+        if rows is None:
+            raise ContextError(
+                f"a local loss at an activation of shape {tuple(activation.shape)} (features "
+                f"last) cannot take a target of shape {tuple(target.shape)}: give one target for "
+                "each sample, or one for each position (maps: with pool=None)"
+            )
+        prediction, _ = self(rows, None)
+        return self.criterion(prediction.flatten(0, -2), target.flatten(0, len(lead) - 1))
+
+    def _rows(self, activation: Tensor, lead: Size) -> Tensor | None:
+        places = activation.shape[:-1]
+        if activation.dim() == 4 and self.pool is not None:
+            return self._pooled(activation) if lead == places[:1] else None
+        missing = len(places) - len(lead)
+        if lead == places[: len(lead)]:
+            averaged = [*range(len(lead), len(places))]
+        elif lead == places[missing:]:
+            averaged = [*range(missing)]
+        else:
+            return None
+        return activation.mean(averaged) if averaged else activation
+
+    def _pooled(self, activation: Tensor) -> Tensor:
+        assert self.pool is not None
+        cells = (min(self.pool, activation.shape[1]), min(self.pool, activation.shape[2]))
+        maps = activation.movedim(-1, 1)
+        return torch.flatten(F.adaptive_avg_pool2d(maps, cells), 1)

@@ -1,0 +1,69 @@
+"""A synthesizer with a memory."""
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+from torch import nn, Tensor
+
+from ..errors import SynthesizerError
+from ._layers import zero_
+from .base import DNI_Network, Hidden
+
+_CELLS: dict[str, tuple[Callable[..., nn.Module], dict[str, Any]]] = {
+    "lstm": (nn.LSTM, {}),
+    "gru": (nn.GRU, {}),
+    "tanh": (nn.RNN, {"nonlinearity": "tanh"}),
+    "relu": (nn.RNN, {"nonlinearity": "relu"}),
+}
+
+
+class RNN_DNI(DNI_Network):
+    """A recurrent network over positions, whose state also goes from one call to the next.
+
+    Args:
+        input_size: Features of activation and context together.
+        hidden_size: Width of the recurrent layers.
+        output_size: Features of the activation.
+        num_layers: How many recurrent layers are stacked.
+        cell: ``"lstm"``, ``"gru"``, ``"tanh"`` or ``"relu"``.
+        batch_first: Whether sequences come as (batch, time, features); otherwise as (time, batch,
+            features). The wrapper sets it as the module at the cut has it.
+
+    Shape:
+        ``(batch, input_size)`` is one step; ``(batch, time, input_size)`` a sequence; further
+        positions are run through as one long sequence.
+    """
+
+    features_last: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        output_size: int,
+        num_layers: int = 1,
+        cell: str = "lstm",
+        batch_first: bool = True,
+    ) -> None:
+        super().__init__(input_size, hidden_size, output_size)
+        if cell not in _CELLS:
+            raise SynthesizerError(f"cell must be one of {', '.join(_CELLS)}, not {cell!r}")
+        kind, options = _CELLS[cell]
+        self.batch_first = batch_first
+        self.rnn = kind(input_size, hidden_size, num_layers, batch_first=True, **options)
+        self.output = nn.Linear(hidden_size, output_size)
+        zero_(self.output)
+
+    def forward(self, input: Tensor, hidden: Hidden) -> tuple[Tensor, Hidden]:
+        """Predict along the sequence; a ``hidden`` of another batch size is not taken up."""
+        time_major = input.dim() == 3 and not self.batch_first
+        steps = input.transpose(0, 1) if time_major else input
+        sequence = steps.reshape(steps.shape[0], -1, steps.shape[-1])
+        states, hidden = self.rnn(sequence, self._fitting(hidden, len(sequence)))
+        predicted = self.output(states).reshape(*steps.shape[:-1], self.output_size)
+        return (predicted.transpose(0, 1) if time_major else predicted), hidden
+
+    @staticmethod
+    def _fitting(hidden: Hidden, batch: int) -> Hidden:
+        state = hidden[0] if isinstance(hidden, tuple) else hidden
+        return hidden if state is not None and state.shape[1] == batch else None
