@@ -134,13 +134,12 @@ class Cuts:
             return None
         with torch.no_grad():
             prediction = interface.predict(trigger, context)
-            self.learner.collect(prediction.learn(grad.detach()))
+            self.learner.collect(prediction.learn(grad.detach().to(interface.dtype)))
         bp_lambda = self.current_lambda()
         if bp_lambda == 1:
             return None
-        return (
-            torch.lerp(prediction.gradient, grad, bp_lambda) if bp_lambda else prediction.gradient
-        )
+        synthetic = prediction.gradient.to(grad.dtype)
+        return torch.lerp(synthetic, grad, bp_lambda) if bp_lambda else synthetic
 
     def current_lambda(self) -> float:
         """``bp_lambda``, asked for the present step where it is a function."""

@@ -118,7 +118,10 @@ class Learner:
 
     def _finite(self, lessons: list[Lesson]) -> bool:
         """Whether to step: true gradients that overflow (loss scaling makes some) teach nothing."""
-        finite = torch.stack([lesson.square for lesson in lessons]).sum().isfinite()
+        squares = [lesson.square for lesson in lessons if lesson.square is not None]
+        if not squares:
+            return True
+        finite = torch.stack(squares).sum().isfinite()
         if finite.device.type != "cpu" and self._optim in _FUSED:
             # The kernel reads the flag on the device; asking for it here would stall the queue.
             self.optimizer.found_inf = finite.logical_not().float()  # type: ignore[union-attr]

@@ -156,7 +156,7 @@ class DNI(nn.Module):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> DNI:
         # The synthesizers are no submodules (their parameters are not the user's to train), but
         # they move with the network.
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         for interface in self._cuts.interfaces.values():
             interface._apply(fn)
         self._cuts.learner.moved()

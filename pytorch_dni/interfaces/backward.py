@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import nn, Tensor
 
-from .._moments import InterfaceStats, Moments
+from .._moments import InterfaceStats, Moments, RunningScale
 from ..context import Context
 from ..errors import ContextError, SynthesizerError
+from ..synthesizers._perceptron import Perceptron, Tape
 from ..synthesizers.base import DNI_Network, Hidden
 from .predictions import LossGradient, Prediction, RegressedGradient
 
@@ -44,16 +45,17 @@ class BackwardInterface(nn.Module):
         # Any module with forward(input, hidden) will do; only DNI_Network says more of itself.
         self.default_lr: float = getattr(synthesizer, "default_lr", DNI_Network.default_lr)
         self._predicts: str = getattr(synthesizer, "predicts", DNI_Network.predicts)
-        self._normalize: bool = getattr(
-            synthesizer, "normalize_target", DNI_Network.normalize_target
-        )
         self._move_features = feature_dim != -1 and getattr(
             synthesizer, "features_last", DNI_Network.features_last
         )
         self._trained = list(synthesizer.parameters())
         like = next(iter(self._trained), torch.zeros(()))
         self.dtype = torch.promote_types(like.dtype, torch.float32)
-        self.moments = Moments(torch.zeros((), dtype=self.dtype, device=like.device))
+        self._perceptron = synthesizer.taped() if isinstance(synthesizer, DNI_Network) else None
+        like = torch.zeros((), dtype=self.dtype, device=like.device)
+        self.moments = Moments(like)
+        normalize = getattr(synthesizer, "normalize_target", DNI_Network.normalize_target)
+        self.scale = RunningScale(like) if normalize else None
 
     def check(self, trigger: Tensor, context: Context | None) -> None:
         """Raise :class:`ContextError` where the context does not fit, or is there without need."""
@@ -75,52 +77,55 @@ class BackwardInterface(nn.Module):
             context.laid(like, self.context_size, self.feature_dim, self.name)
 
     def predict(self, trigger: Tensor, context: Context | None = None) -> Prediction:
-        """The synthetic gradient for an activation of the trigger's shape.
+        """The synthetic gradient for an activation of the trigger's shape, in at least float32.
 
         Raises:
             ContextError: The context is missing, unexpected or of a wrong shape.
             SynthesizerError: What the synthesizer predicts is not of the trigger's shape.
         """
-        dtype = trigger.dtype
+        if (context is None) != (self.context_size is None):
+            self.check(trigger, context)
         trigger = trigger.detach().to(self.dtype)
-        self.check(trigger, context)
         if torch.is_autocast_enabled(trigger.device.type):
             with torch.autocast(trigger.device.type, enabled=False):
-                return self._predict(trigger, context, dtype)
-        return self._predict(trigger, context, dtype)
+                return self._predict(trigger, context)
+        return self._predict(trigger, context)
 
-    def _predict(self, trigger: Tensor, context: Context | None, dtype: torch.dtype) -> Prediction:
+    def _predict(self, trigger: Tensor, context: Context | None) -> Prediction:
         if self._predicts == "loss":
-            return self._local_loss(trigger, context, dtype)
-        with torch.enable_grad():
-            input = trigger
-            if self.context_size is not None and context is not None:
-                input = context.joined(trigger, self.context_size, self.feature_dim, self.name)
-            if self._move_features:
-                input = input.movedim(self.feature_dim, -1)
-            output, hidden = self.synthesizer(input, self.hidden)
-            if self._move_features:
-                output = output.movedim(-1, self.feature_dim)
+            return self._local_loss(trigger, context)
+        input = trigger
+        if self.context_size is not None and context is not None:
+            input = context.joined(trigger, self.context_size, self.feature_dim, self.name)
+        if self._move_features:
+            input = input.movedim(self.feature_dim, -1)
+        output, taped = self._run(input)
+        if self._move_features:
+            output = output.movedim(-1, self.feature_dim)
         if output.shape != trigger.shape:
             raise SynthesizerError(
                 f"the synthesizer of interface {self.name!r} ({type(self.synthesizer).__name__}) "
                 f"predicts shape {tuple(output.shape)} for an activation of shape "
                 f"{tuple(trigger.shape)}: make its output_size the activation's features"
             )
-        self.hidden = _mapped(Tensor.detach, hidden)
-        return RegressedGradient(output, self.moments, self._normalize, dtype)
+        return RegressedGradient(output, self.scale, self.moments, taped)
 
-    def _local_loss(
-        self, trigger: Tensor, context: Context | None, dtype: torch.dtype
-    ) -> Prediction:
+    def _run(self, input: Tensor) -> tuple[Tensor, tuple[Perceptron, Tape] | None]:
+        if self._perceptron is not None:
+            output, tape = self._perceptron.run(input)
+            return output, (self._perceptron, tape)
+        with torch.enable_grad():
+            output, hidden = self.synthesizer(input, self.hidden)
+        self.hidden = _mapped(Tensor.detach, hidden)
+        return output, None
+
+    def _local_loss(self, trigger: Tensor, context: Context | None) -> Prediction:
         assert isinstance(self.synthesizer, DNI_Network)
         assert context is not None
         assert self.context_size is not None
-        with torch.enable_grad():
-            leaf = trigger.detach().requires_grad_()
-            target = context.target(self.context_size, leaf, self.name)
-            loss = self.synthesizer.loss(leaf.movedim(self.feature_dim, -1), target)
-        return LossGradient(loss, leaf, self._trained, self.moments, dtype)
+        target = context.target(self.context_size, trigger, self.name)
+        raw = self.synthesizer.loss_gradient(trigger.movedim(self.feature_dim, -1), target)
+        return LossGradient(raw.movedim(-1, self.feature_dim), self.moments)
 
     def stats(self) -> InterfaceStats:
         """How well it predicts, over about the last hundred updates."""
@@ -128,12 +133,15 @@ class BackwardInterface(nn.Module):
         return self.moments.stats(gain)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> BackwardInterface:
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         like = next(iter(self._trained), self.moments.values)
         self.dtype = torch.promote_types(fn(like).dtype, torch.float32)
         # A network in half precision keeps its synthesizers, which are small, in single.
         self.synthesizer.to(self.dtype)
-        self.moments.to(fn(self.moments.values).to(self.dtype))
+        like = fn(self.moments.values).to(self.dtype)
+        self.moments.to(like)
+        if self.scale is not None:
+            self.scale.to(like)
         self.hidden = _mapped(fn, self.hidden)
         return self
 
@@ -143,11 +151,14 @@ class BackwardInterface(nn.Module):
 
     def get_extra_state(self) -> dict[str, Any]:
         """The normalisation and the recurrent synthesizer's state, for ``state_dict``."""
-        return {"moments": self.moments.state_dict(), "hidden": self.hidden}
+        scale = None if self.scale is None else self.scale.state_dict()
+        return {"moments": self.moments.state_dict(), "scale": scale, "hidden": self.hidden}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Go on from a saved state."""
         self.moments.load_state_dict(state["moments"])
+        if self.scale is not None:
+            self.scale.load_state_dict(state["scale"])
         self.hidden = state["hidden"]
 
 

@@ -1,12 +1,15 @@
 """One prediction of an interface: the synthetic gradient now, the lesson when the truth comes."""
 
+from __future__ import annotations
+
 from abc import ABC, abstractmethod
 from typing import NamedTuple
 
 import torch
-from torch import nn, Tensor
+from torch import Tensor
 
-from .._moments import Moments
+from .._moments import Moments, RunningScale
+from ..synthesizers._perceptron import Perceptron, Tape
 
 
 class Lesson(NamedTuple):
@@ -16,12 +19,13 @@ class Lesson(NamedTuple):
         output: Where backpropagation into the synthesizer starts; None where its parameters have
             their gradients already.
         error: The gradient it starts with.
-        square: Sum of squares of the true gradient; not finite where that overflowed.
+        square: Sum of squares of the true gradient, not finite where that overflowed; None where
+            the lesson does not depend on it.
     """
 
-    output: Tensor | None
-    error: Tensor | None
-    square: Tensor
+    output: Tensor | None = None
+    error: Tensor | None = None
+    square: Tensor | None = None
 
 
 class Prediction(ABC):
@@ -35,54 +39,58 @@ class Prediction(ABC):
 
     @abstractmethod
     def learn(self, true: Tensor) -> Lesson:
-        """Take in the true gradient, of the synthetic one's shape."""
+        """Take in the true gradient, of the synthetic one's shape and the synthesizer's type."""
 
 
 class RegressedGradient(Prediction):
-    """The synthesizer's output is the gradient, in units of the true one's running size."""
+    """The synthesizer's output is the gradient, in units of the true one's running size.
 
-    def __init__(self, output: Tensor, moments: Moments, normalize: bool, dtype: torch.dtype):
-        self._output = output
-        self._moments = moments
-        self._normalize = normalize
-        units = output.detach()
-        if normalize:
-            # Of the steps before this one: the true gradient of this one is not there yet.
-            units = units * moments.scale()
-        self.gradient = units.to(dtype)
-
-    def learn(self, true: Tensor) -> Lesson:
-        """Gradient of the mean squared error between output and normalised true gradient."""
-        square = self._moments.update(self.gradient, true)
-        target = true.to(self._output.dtype)
-        if self._normalize:
-            target = target / self._moments.scale()
-        error = torch.sub(self._output.detach(), target).mul_(2 / max(target.numel(), 1))
-        return Lesson(self._output, error, square)
-
-
-class LossGradient(Prediction):
-    """The gradient of a scalar loss with respect to the activation, brought to the true size."""
+    ``taped`` is given where the output comes from a perceptron that ran without a graph.
+    """
 
     def __init__(
         self,
-        loss: Tensor,
-        trigger: Tensor,
-        parameters: list[nn.Parameter],
+        output: Tensor,
+        scale: RunningScale | None,
         moments: Moments,
-        dtype: torch.dtype,
+        taped: tuple[Perceptron, Tape] | None = None,
     ):
-        raw, *grads = torch.autograd.grad(loss, [trigger, *parameters], allow_unused=True)
+        self._output = output
+        self._scale = scale
         self._moments = moments
-        self._raw = torch.zeros_like(trigger) if raw is None else raw
-        self._pairs = list(zip(parameters, grads, strict=True))
-        # The loss at the end may be scaled or averaged otherwise: only the direction is local.
-        self.gradient = (self._raw * moments.ratio() if moments.count else self._raw).to(dtype)
+        self._taped = taped
+        # The scale of the steps before: the true gradient of this one is not there yet.
+        units = output.detach()
+        self.gradient = units if scale is None else units * scale.value
 
     def learn(self, true: Tensor) -> Lesson:
-        """Hand the parameters the gradients of the local loss."""
-        square = self._moments.update(self._raw, true)
-        for parameter, grad in self._pairs:
-            if grad is not None:
-                parameter.grad = grad if parameter.grad is None else parameter.grad + grad
-        return Lesson(None, None, square)
+        """Towards the least mean squared error between output and normalised true gradient."""
+        self._moments.update(self.gradient, true)
+        slope = 2 / max(true.numel(), 1)
+        if self._scale is None:
+            square = None
+            error = torch.sub(self._output.detach(), true).mul_(slope)
+        else:
+            square = self._scale.update(true)
+            error = self._output.detach() * slope
+            error.addcdiv_(true, self._scale.value, value=-slope)
+        if self._taped is None:
+            return Lesson(self._output, error, square)
+        perceptron, tape = self._taped
+        perceptron.backpropagate(tape, error)
+        return Lesson(square=square)
+
+
+class LossGradient(Prediction):
+    """The gradient of a local loss by the activation, brought to the size of the true one."""
+
+    def __init__(self, raw: Tensor, moments: Moments):
+        self._raw = raw
+        self._moments = moments
+        # The loss at the end may be scaled or averaged otherwise: only the direction is local.
+        self.gradient = raw * moments.ratio()
+
+    def learn(self, true: Tensor) -> Lesson:
+        """The parameters have the gradients of the local loss already."""
+        self._moments.update(self._raw, true)
+        return Lesson()

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+import torch
 from torch import nn, Size, Tensor
 from typing_extensions import Self
+
+from ._perceptron import Perceptron
 
 Hidden = Any  # a tensor, any tree of tensors, or None
 
@@ -69,6 +72,19 @@ class DNI_Network(nn.Module):
             The prediction, of the activation's own shape, and the next ``hidden``.
         """
         raise TypeError(f"{type(self).__name__} does not define forward(input, hidden)")
+
+    def taped(self) -> Perceptron | None:
+        """A perceptron that does all of ``forward`` and can do without autograd, if there is."""
+        return None
+
+    def loss_gradient(self, activation: Tensor, target: Tensor) -> Tensor:
+        """Gradient of :meth:`loss` by the activation; adds the parameters' to their ``grad``."""
+        parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        with torch.enable_grad():
+            leaf = activation.detach().requires_grad_()
+            loss = self.loss(leaf, target)
+        torch.autograd.backward(loss, inputs=[leaf, *parameters])
+        return torch.zeros_like(activation) if leaf.grad is None else leaf.grad
 
     def loss(self, activation: Tensor, target: Tensor) -> Tensor:
         """For synthesizers that predict ``"loss"``: a scalar, to be minimised over parameters.

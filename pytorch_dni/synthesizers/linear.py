@@ -2,9 +2,10 @@
 
 from typing import ClassVar
 
-from torch import nn, Tensor
+from torch import Tensor
 
-from ._layers import perceptron, zero_
+from ._layers import zero_
+from ._perceptron import Perceptron
 from .base import DNI_Network, Hidden
 
 
@@ -24,7 +25,7 @@ class Linear_DNI(DNI_Network):
     """
 
     features_last: ClassVar[bool] = True
-    activation: ClassVar[type[nn.Module]] = nn.ReLU
+    activation: ClassVar[str] = "relu"
 
     def __init__(
         self,
@@ -35,17 +36,21 @@ class Linear_DNI(DNI_Network):
         norm: str | None = "batch",
     ) -> None:
         super().__init__(input_size, hidden_size, output_size)
-        self.layers = perceptron(
+        self.layers = Perceptron(
             input_size, hidden_size, output_size, num_layers, norm, self.activation
         )
-        zero_(self.layers[-1])
+        zero_(self.layers.last)
 
     def forward(self, input: Tensor, hidden: Hidden) -> tuple[Tensor, Hidden]:
         """Predict ``(*, output_size)`` from ``(*, input_size)``; keeps no hidden state."""
         return self.layers(input), None
 
+    def taped(self) -> Perceptron | None:
+        """The perceptron that does all of :meth:`forward` and can do without autograd."""
+        return self.layers if type(self).forward is Linear_DNI.forward else None
+
 
 class Linear_Sigmoid_DNI(Linear_DNI):
     """:class:`Linear_DNI` with sigmoid hidden layers, for networks that saturate themselves."""
 
-    activation: ClassVar[type[nn.Module]] = nn.Sigmoid
+    activation: ClassVar[str] = "sigmoid"

@@ -4,12 +4,12 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
-from torch import nn, Size, Tensor
+from torch import Size, Tensor
 from torch.nn import functional as F
 from typing_extensions import Self
 
 from ..errors import ContextError, SynthesizerError
-from ._layers import perceptron
+from ._perceptron import Perceptron
 from .base import DNI_Network, Hidden
 
 
@@ -52,7 +52,7 @@ class LocalLoss_DNI(DNI_Network):
         super().__init__(input_size, hidden_size, output_size)
         self.criterion = loss
         self.pool = pool
-        self.head = perceptron(input_size, hidden_size, output_size, num_layers, norm, nn.ReLU)
+        self.head = Perceptron(input_size, hidden_size, output_size, num_layers, norm)
 
     @classmethod
     def for_activation(
@@ -82,32 +82,50 @@ class LocalLoss_DNI(DNI_Network):
         Raises:
             ContextError: The shapes do not fit each other.
         """
-        lead = target.shape if not target.is_floating_point() else target.shape[:-1]
-        rows = self._rows(activation, lead)
-        if rows is None:
-            raise ContextError(
-                f"a local loss at an activation of shape {tuple(activation.shape)} (features "
-                f"last) cannot take a target of shape {tuple(target.shape)}: give one target for "
-                "each sample, or one for each position (maps: with pool=None)"
-            )
-        prediction, _ = self(rows, None)
-        return self.criterion(prediction.flatten(0, -2), target.flatten(0, len(lead) - 1))
+        prediction, _ = self(self._rows(activation, target), None)
+        return self._criterion(prediction, target)
 
-    def _rows(self, activation: Tensor, lead: Size) -> Tensor | None:
-        places = activation.shape[:-1]
+    def loss_gradient(self, activation: Tensor, target: Tensor) -> Tensor:
+        """As in the base class, but the head does without autograd."""
+        with torch.enable_grad():
+            leaf = activation.detach()
+            rows = self._rows(leaf.requires_grad_(), target)
+        prediction, tape = self.head.run(rows)
+        with torch.enable_grad():
+            loss = self._criterion(prediction.requires_grad_(), target)
+        (error,) = torch.autograd.grad(loss, prediction)
+        delta = self.head.backpropagate(tape, error)
+        gradient = delta.mm(self.head.first.weight).view(rows.shape)
+        return gradient if rows is leaf else torch.autograd.grad(rows, leaf, gradient)[0]
+
+    def _criterion(self, prediction: Tensor, target: Tensor) -> Tensor:
+        return self.criterion(prediction.flatten(0, -2), target.flatten(0, _lead(target) - 1))
+
+    def _rows(self, activation: Tensor, target: Tensor) -> Tensor:
+        """The activation with the target's places only: ``(*lead, input_size)``."""
+        lead, places = target.shape[: _lead(target)], activation.shape[:-1]
         if activation.dim() == 4 and self.pool is not None:
-            return self._pooled(activation) if lead == places[:1] else None
-        missing = len(places) - len(lead)
-        if lead == places[: len(lead)]:
-            averaged = [*range(len(lead), len(places))]
-        elif lead == places[missing:]:
-            averaged = [*range(missing)]
-        else:
-            return None
-        return activation.mean(averaged) if averaged else activation
+            if lead == places[:1]:
+                return self._pooled(activation)
+        elif lead == places:
+            return activation
+        elif lead == places[: len(lead)]:
+            return activation.mean([*range(len(lead), len(places))])
+        elif lead == places[len(places) - len(lead) :]:
+            return activation.mean([*range(len(places) - len(lead))])
+        raise ContextError(
+            f"a local loss at an activation of shape {tuple(activation.shape)} (features last) "
+            f"cannot take a target of shape {tuple(target.shape)}: give one target for each "
+            "sample, or one for each position (maps: with pool=None)"
+        )
 
     def _pooled(self, activation: Tensor) -> Tensor:
         assert self.pool is not None
         cells = (min(self.pool, activation.shape[1]), min(self.pool, activation.shape[2]))
         maps = activation.movedim(-1, 1)
         return torch.flatten(F.adaptive_avg_pool2d(maps, cells), 1)
+
+
+def _lead(target: Tensor) -> int:
+    """How many of a target's dimensions are places: all of labels, all but the last of features."""
+    return target.dim() - int(target.is_floating_point())

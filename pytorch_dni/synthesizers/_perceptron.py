@@ -1,0 +1,174 @@
+"""The perceptron inside the linear synthesizers, with a backward pass of its own."""
+
+from __future__ import annotations
+
+from typing import cast, NamedTuple
+
+import torch
+from torch import nn, Tensor
+
+from ..errors import SynthesizerError
+
+_aten = torch.ops.aten
+_EPS = 1e-5
+
+
+class _Layer(NamedTuple):
+    """What a hidden layer's backward pass needs."""
+
+    input: Tensor
+    summed: Tensor
+    mean: Tensor | None
+    inverse: Tensor | None
+    output: Tensor
+
+
+class Tape(NamedTuple):
+    """What one :meth:`Perceptron.run` leaves for its backward pass."""
+
+    layers: list[_Layer]
+    last: Tensor
+
+
+class Perceptron(nn.Module):
+    """Hidden layers of linear, normalisation and activation, and a linear layer at the end.
+
+    :meth:`forward` is for autograd. :meth:`run` and :meth:`backpropagate` do the same without a
+    graph: at the size of a synthesizer, where the arithmetic of a layer takes 30 microseconds,
+    building and walking the graph cost a fifth of the whole (measured at width 32, batch 256).
+
+    Args:
+        input_size: Features of the input.
+        hidden_size: Width of the hidden layers.
+        output_size: Features of the output.
+        num_layers: Hidden layers.
+        norm: ``"batch"`` (statistics of the batch only), ``"layer"`` or None, in hidden layers.
+        activation: ``"relu"`` or ``"sigmoid"``.
+
+    Shape:
+        ``(*, input_size)`` to ``(*, output_size)``.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        output_size: int,
+        num_layers: int,
+        norm: str | None,
+        activation: str = "relu",
+    ) -> None:
+        super().__init__()
+        if num_layers < 0:
+            raise SynthesizerError(f"num_layers must not be negative, got {num_layers}")
+        if norm not in ("batch", "layer", None):
+            raise SynthesizerError(f"norm must be 'batch', 'layer' or None, not {norm!r}")
+        self.norm = norm
+        self.activation = activation
+        sizes = [input_size, *[hidden_size] * num_layers, output_size]
+        # Batch normalisation takes the bias out again.
+        biased = [norm != "batch"] * num_layers + [True]
+        self.linears = nn.ModuleList(
+            nn.Linear(before, after, bias=bias)
+            for before, after, bias in zip(sizes[:-1], sizes[1:], biased, strict=True)
+        )
+        scaled = num_layers if norm is not None else 0
+        self.gains = nn.ParameterList(torch.ones(hidden_size) for _ in range(scaled))
+        self.shifts = nn.ParameterList(torch.zeros(hidden_size) for _ in range(scaled))
+        # Parameters by layer: looking them up through the modules takes longer than using them.
+        linears = [cast(nn.Linear, linear) for linear in self.linears]
+        self._weights: list[Tensor] = [linear.weight for linear in linears]
+        self._biases: list[Tensor | None] = [linear.bias for linear in linears]
+
+    @property
+    def first(self) -> nn.Linear:
+        """The layer at the input."""
+        return cast(nn.Linear, self.linears[0])
+
+    @property
+    def last(self) -> nn.Linear:
+        """The layer at the end."""
+        return cast(nn.Linear, self.linears[-1])
+
+    def forward(self, input: Tensor) -> Tensor:
+        """``(*, output_size)`` from ``(*, input_size)``, recorded by autograd."""
+        return self._forward(input)[0]
+
+    @torch.no_grad()
+    def run(self, input: Tensor) -> tuple[Tensor, Tape]:
+        """As :meth:`forward`, and a tape for :meth:`backpropagate`; no graph."""
+        return self._forward(input)
+
+    def _forward(self, input: Tensor) -> tuple[Tensor, Tape]:
+        rows = input.reshape(-1, input.shape[-1])
+        layers = []
+        for i, weight in enumerate(self._weights[:-1]):
+            summed = torch.nn.functional.linear(rows, weight, self._biases[i])
+            normed, mean, inverse = self._normalize(i, summed)
+            output = normed.relu() if self.activation == "relu" else normed.sigmoid()
+            layers.append(_Layer(rows, summed, mean, inverse, output))
+            rows = output
+        output = torch.nn.functional.linear(rows, self._weights[-1], self._biases[-1])
+        return output.view(*input.shape[:-1], output.shape[-1]), Tape(layers, rows)
+
+    def _normalize(self, i: int, summed: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        # One row has no statistics of a batch; it passes as it is.
+        if self.norm is None or (self.norm == "batch" and len(summed) < 2):
+            return summed, None, None
+        gain, shift = self.gains[i], self.shifts[i]
+        if self.norm == "batch":
+            return torch.native_batch_norm(summed, gain, shift, None, None, True, 0.0, _EPS)
+        return torch.native_layer_norm(summed, gain.shape, gain, shift, _EPS)
+
+    @torch.no_grad()
+    def backpropagate(self, tape: Tape, error: Tensor) -> Tensor:
+        """Add to every parameter's ``grad``; returns the gradient before the first layer's weight.
+
+        Args:
+            tape: Of the run.
+            error: Gradient with respect to that run's output, of its shape.
+
+        Returns:
+            ``delta`` of shape ``(rows, width of the first layer)``: the gradient with respect to
+            the input is ``delta @ first.weight``.
+        """
+        delta = error.reshape(-1, error.shape[-1])
+        rows = tape.last
+        for i in reversed(range(len(self._weights))):
+            _add(self._weights[i], delta.t().mm(rows))
+            bias = self._biases[i]
+            if bias is not None:
+                _add(bias, delta.sum(0))
+            if i == 0:
+                break
+            layer = tape.layers[i - 1]
+            delta = self._through(i - 1, layer, delta.mm(self._weights[i]))
+            rows = layer.input
+        return delta
+
+    def _through(self, i: int, layer: _Layer, grad: Tensor) -> Tensor:
+        """From the gradient of a hidden layer's output to that of its weighted sum."""
+        if self.activation == "relu":
+            grad = _aten.threshold_backward(grad, layer.output, 0)
+        else:
+            grad = _aten.sigmoid_backward(grad, layer.output)
+        if layer.mean is None:
+            return grad
+        gain, shift = self.gains[i], self.shifts[i]
+        wanted = [True, True, True]
+        if self.norm == "batch":
+            stats = (layer.mean, layer.inverse)
+            grads = _aten.native_batch_norm_backward(
+                grad, layer.summed, gain, None, None, *stats, True, _EPS, wanted
+            )
+        else:
+            grads = _aten.native_layer_norm_backward(
+                grad, layer.summed, gain.shape, layer.mean, layer.inverse, gain, shift, wanted
+            )
+        _add(gain, grads[1])
+        _add(shift, grads[2])
+        return grads[0]  # type: ignore[no-any-return]
+
+
+def _add(parameter: Tensor, grad: Tensor) -> None:
+    parameter.grad = grad if parameter.grad is None else parameter.grad + grad
