@@ -8,7 +8,7 @@ import torch
 from torch import nn, Tensor
 from torch.utils.hooks import RemovableHandle
 
-from ._hooks import GradientHook
+from ._hooks import GradientHook, ModuleHook
 from ._probe import Probe
 from ._tree import first_activation
 from .context import current_context
@@ -110,7 +110,7 @@ class FirstRun:
             self._cuts.add(interface, outputs[name])
 
 
-class _CallHook:
+class _CallHook(ModuleHook):
     def __init__(self, run: FirstRun, name: str) -> None:
         self._run = run
         self._name = name

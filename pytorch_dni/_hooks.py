@@ -12,7 +12,11 @@ if TYPE_CHECKING:
     from ._cuts import Cuts
 
 
-class OutputHook:
+class ModuleHook:
+    """Base of the hooks that the wrapper puts into modules: what tells that one is wrapped."""
+
+
+class OutputHook(ModuleHook):
     """Forward hook of a cut module: hands its output to the register of cuts."""
 
     def __init__(self, cuts: Cuts, name: str) -> None:

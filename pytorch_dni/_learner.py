@@ -147,11 +147,18 @@ class Learner:
     def state_dict(self) -> dict[str, Any]:
         """What :meth:`load_state_dict` takes up again."""
         state = None if self.optimizer is None else self.optimizer.state_dict()
-        return {"steps": self.steps, "optimizer": state}
+        return {"steps": self.steps, "kind": type(self.optimizer).__name__, "optimizer": state}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a saved state; the same interfaces must have been added in the same order."""
-        if self.optimizer is not None and state["optimizer"] is not None:
+        """Go on from a saved state; the same interfaces must have been added in the same order.
+
+        Raises:
+            ValueError: The state is another kind of optimizer's.
+        """
+        kind = type(self.optimizer).__name__
+        if kind != state["kind"]:
+            raise ValueError(f"The optimizer saved is {state['kind']}, this one is {kind}.")
+        if self.optimizer is not None:
             self.optimizer.load_state_dict(state["optimizer"])
         self.steps = int(state["steps"])
 

@@ -77,6 +77,7 @@ class Moments:
 
     def __init__(self, like: Tensor) -> None:
         self.values = like.new_zeros(3)
+        self.ratio = like.new_ones(())  # of the true to the synthetic root mean square
         self.updates = 0
         self.samples = 0
 
@@ -90,13 +91,11 @@ class Moments:
         self.samples += 1
         weight = max(1 / self.samples, 1 - _DECAY**_EVERY)
         self.values.lerp_(sums.div_(max(t.numel(), 1)).nan_to_num_(0.0, 0.0, 0.0), weight)
+        self._set_ratio()
 
-    def ratio(self) -> Tensor:
-        """Root mean square of the true gradient over that of the synthetic one; 1 at first."""
-        if not self.samples:
-            return torch.ones_like(self.values[0])
+    def _set_ratio(self) -> None:
         synthetic, _, true = self.values.sqrt().unbind()
-        return true / synthetic.clamp_min(_FLOOR)
+        self.ratio = true / synthetic.clamp_min(_FLOOR)
 
     def stats(self, gain: float = 1.0) -> InterfaceStats:
         """The moments as figures a person can judge by; not a number before the first update.
@@ -112,7 +111,7 @@ class Moments:
 
     def to(self, like: Tensor) -> None:
         """Take the type and device of another tensor."""
-        self.values = self.values.to(like)
+        self.values, self.ratio = self.values.to(like), self.ratio.to(like)
 
     def state_dict(self) -> dict[str, Any]:
         """What :meth:`load_state_dict` takes up again."""
@@ -122,3 +121,5 @@ class Moments:
         """Go on from a saved state."""
         self.values.copy_(state["values"])
         self.updates, self.samples = int(state["updates"]), int(state["samples"])
+        if self.samples:
+            self._set_ratio()

@@ -70,6 +70,7 @@ class Recipe:
             name=site.name,
             feature_dim=feature_dim,
             context_size=self.context_size,
+            like=torch.zeros((), dtype=dtype, device=output.device),
         )
 
     def _synthesizer(

@@ -92,10 +92,10 @@ class Context:
         Raises:
             ContextError: As in :meth:`features`, or the shapes do not fit each other.
         """
-        features = self.features(size, trigger, owner)
         places = [*trigger.shape]
         del places[feature_dim]
-        laid = _lay(features, places)
+        features = self.features(size, trigger, owner)
+        laid = features if features.shape[:-1] == (*places,) else _lay(features, places)
         if laid is None:
             raise ContextError(
                 f"interface {owner!r}: a context of shape {tuple(self.raw.shape)} does not fit an "
@@ -120,8 +120,6 @@ def _check_range(labels: Tensor, size: int, owner: str) -> None:
 def _lay(features: Tensor, places: list[int]) -> Tensor | None:
     """``features``, ``(*lead, size)``, expanded to ``(*places, size)``; None where it can't be."""
     lead, size = [*features.shape[:-1]], features.shape[-1]
-    if lead == places:
-        return features
     missing = len(places) - len(lead)
     if missing < 0:
         return None

@@ -10,7 +10,7 @@ from torch import nn, Tensor
 from torch.optim import Optimizer
 
 from ._cuts import BPLambda, Cuts
-from ._hooks import OutputHook
+from ._hooks import ModuleHook
 from ._learner import Learner, OptimizerFactory
 from ._moments import InterfaceStats
 from ._probe import Probe
@@ -180,7 +180,7 @@ def _check_network(network: nn.Module) -> None:
         raise DNIError(f"network must be a module, not {type(network).__name__}")
     for name, module in network.named_modules():
         if isinstance(module, DNI) or any(
-            isinstance(hook, OutputHook) for hook in module._forward_hooks.values()
+            isinstance(hook, ModuleHook) for hook in module._forward_hooks.values()
         ):
             raise DNIError(f"{describe(name, module)} is wrapped in DNI already: unwrap() it first")
 

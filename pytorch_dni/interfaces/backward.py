@@ -24,6 +24,7 @@ class BackwardInterface(nn.Module):
         name: What messages call the interface; in the wrapper the qualified name of its module.
         feature_dim: The trigger's dimension of features or channels.
         context_size: Width of the context joined to the trigger; None for no context.
+        like: Gives type and device where the synthesizer has no parameters to tell them.
 
     Source: Jaderberg et al. 2017, section 2.1.
     """
@@ -35,6 +36,7 @@ class BackwardInterface(nn.Module):
         name: str = "",
         feature_dim: int = -1,
         context_size: int | None = None,
+        like: Tensor | None = None,
     ) -> None:
         super().__init__()
         self.synthesizer = synthesizer
@@ -48,10 +50,9 @@ class BackwardInterface(nn.Module):
         self._move_features = feature_dim != -1 and getattr(
             synthesizer, "features_last", DNI_Network.features_last
         )
-        self._trained = list(synthesizer.parameters())
-        like = next(iter(self._trained), torch.zeros(()))
-        self.dtype = torch.promote_types(like.dtype, torch.float32)
         self._perceptron = synthesizer.taped() if isinstance(synthesizer, DNI_Network) else None
+        like = next(synthesizer.parameters(), torch.zeros(()) if like is None else like)
+        self.dtype = torch.promote_types(like.dtype, torch.float32)
         like = torch.zeros((), dtype=self.dtype, device=like.device)
         self.moments = Moments(like)
         normalize = getattr(synthesizer, "normalize_target", DNI_Network.normalize_target)
@@ -101,7 +102,8 @@ class BackwardInterface(nn.Module):
             input = input.movedim(self.feature_dim, -1)
         output, taped = self._run(input)
         if self._move_features:
-            output = output.movedim(-1, self.feature_dim)
+            with torch.enable_grad():
+                output = output.movedim(-1, self.feature_dim)
         if output.shape != trigger.shape:
             raise SynthesizerError(
                 f"the synthesizer of interface {self.name!r} ({type(self.synthesizer).__name__}) "
@@ -129,13 +131,12 @@ class BackwardInterface(nn.Module):
 
     def stats(self) -> InterfaceStats:
         """How well it predicts, over about the last hundred updates."""
-        gain = self.moments.ratio().item() if self._predicts == "loss" else 1.0
+        gain = self.moments.ratio.item() if self._predicts == "loss" else 1.0
         return self.moments.stats(gain)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> BackwardInterface:
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        like = next(iter(self._trained), self.moments.values)
-        self.dtype = torch.promote_types(fn(like).dtype, torch.float32)
+        self.dtype = torch.promote_types(fn(self.moments.values).dtype, torch.float32)
         # A network in half precision keeps its synthesizers, which are small, in single.
         self.synthesizer.to(self.dtype)
         like = fn(self.moments.values).to(self.dtype)

@@ -88,7 +88,7 @@ class LossGradient(Prediction):
         self._raw = raw
         self._moments = moments
         # The loss at the end may be scaled or averaged otherwise: only the direction is local.
-        self.gradient = raw * moments.ratio()
+        self.gradient = raw * moments.ratio
 
     def learn(self, true: Tensor) -> Lesson:
         """The parameters have the gradients of the local loss already."""

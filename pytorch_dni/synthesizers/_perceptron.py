@@ -9,7 +9,11 @@ from torch import nn, Tensor
 
 from ..errors import SynthesizerError
 
-_aten = torch.ops.aten
+# Resolved once: finding the overload at each call costs as much as a small kernel.
+_relu_backward = torch.ops.aten.threshold_backward.default
+_sigmoid_backward = torch.ops.aten.sigmoid_backward.default
+_batch_norm_backward = torch.ops.aten.native_batch_norm_backward.default
+_layer_norm_backward = torch.ops.aten.native_layer_norm_backward.default
 _EPS = 1e-5
 
 
@@ -75,7 +79,8 @@ class Perceptron(nn.Module):
         scaled = num_layers if norm is not None else 0
         self.gains = nn.ParameterList(torch.ones(hidden_size) for _ in range(scaled))
         self.shifts = nn.ParameterList(torch.zeros(hidden_size) for _ in range(scaled))
-        # Parameters by layer: looking them up through the modules takes longer than using them.
+        # By layer: looking them up through the modules takes longer than using them.
+        self._scalings: list[tuple[Tensor, Tensor]] = [*zip(self.gains, self.shifts, strict=True)]
         linears = [cast(nn.Linear, linear) for linear in self.linears]
         self._weights: list[Tensor] = [linear.weight for linear in linears]
         self._biases: list[Tensor | None] = [linear.bias for linear in linears]
@@ -94,9 +99,8 @@ class Perceptron(nn.Module):
         """``(*, output_size)`` from ``(*, input_size)``, recorded by autograd."""
         return self._forward(input)[0]
 
-    @torch.no_grad()
     def run(self, input: Tensor) -> tuple[Tensor, Tape]:
-        """As :meth:`forward`, and a tape for :meth:`backpropagate`; no graph."""
+        """As :meth:`forward`, and a tape for :meth:`backpropagate`; call under ``no_grad``."""
         return self._forward(input)
 
     def _forward(self, input: Tensor) -> tuple[Tensor, Tape]:
@@ -115,12 +119,11 @@ class Perceptron(nn.Module):
         # One row has no statistics of a batch; it passes as it is.
         if self.norm is None or (self.norm == "batch" and len(summed) < 2):
             return summed, None, None
-        gain, shift = self.gains[i], self.shifts[i]
+        gain, shift = self._scalings[i]
         if self.norm == "batch":
             return torch.native_batch_norm(summed, gain, shift, None, None, True, 0.0, _EPS)
         return torch.native_layer_norm(summed, gain.shape, gain, shift, _EPS)
 
-    @torch.no_grad()
     def backpropagate(self, tape: Tape, error: Tensor) -> Tensor:
         """Add to every parameter's ``grad``; returns the gradient before the first layer's weight.
 
@@ -149,20 +152,20 @@ class Perceptron(nn.Module):
     def _through(self, i: int, layer: _Layer, grad: Tensor) -> Tensor:
         """From the gradient of a hidden layer's output to that of its weighted sum."""
         if self.activation == "relu":
-            grad = _aten.threshold_backward(grad, layer.output, 0)
+            grad = _relu_backward(grad, layer.output, 0)
         else:
-            grad = _aten.sigmoid_backward(grad, layer.output)
+            grad = _sigmoid_backward(grad, layer.output)
         if layer.mean is None:
             return grad
-        gain, shift = self.gains[i], self.shifts[i]
+        gain, shift = self._scalings[i]
         wanted = [True, True, True]
         if self.norm == "batch":
             stats = (layer.mean, layer.inverse)
-            grads = _aten.native_batch_norm_backward(
+            grads = _batch_norm_backward(
                 grad, layer.summed, gain, None, None, *stats, True, _EPS, wanted
             )
         else:
-            grads = _aten.native_layer_norm_backward(
+            grads = _layer_norm_backward(
                 grad, layer.summed, gain.shape, layer.mean, layer.inverse, gain, shift, wanted
             )
         _add(gain, grads[1])

@@ -91,12 +91,17 @@ class LocalLoss_DNI(DNI_Network):
             leaf = activation.detach()
             rows = self._rows(leaf.requires_grad_(), target)
         prediction, tape = self.head.run(rows)
-        with torch.enable_grad():
-            loss = self._criterion(prediction.requires_grad_(), target)
-        (error,) = torch.autograd.grad(loss, prediction)
-        delta = self.head.backpropagate(tape, error)
+        delta = self.head.backpropagate(tape, self._error(prediction, target))
         gradient = delta.mm(self.head.first.weight).view(rows.shape)
         return gradient if rows is leaf else torch.autograd.grad(rows, leaf, gradient)[0]
+
+    def _error(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """Gradient of the loss by the head's prediction."""
+        if self.criterion is F.cross_entropy and not target.is_floating_point():
+            return _cross_entropy_gradient(prediction, target)
+        with torch.enable_grad():
+            loss = self._criterion(prediction.requires_grad_(), target)
+        return torch.autograd.grad(loss, prediction)[0]
 
     def _criterion(self, prediction: Tensor, target: Tensor) -> Tensor:
         return self.criterion(prediction.flatten(0, -2), target.flatten(0, _lead(target) - 1))
@@ -129,3 +134,14 @@ class LocalLoss_DNI(DNI_Network):
 def _lead(target: Tensor) -> int:
     """How many of a target's dimensions are places: all of labels, all but the last of features."""
     return target.dim() - int(target.is_floating_point())
+
+
+def _cross_entropy_gradient(prediction: Tensor, target: Tensor) -> Tensor:
+    """``(softmax(prediction) - one_hot(target)) / rows``; rows labelled -100 count in nothing.
+
+    Known without autograd, whose pass inside a running one took a third of a local loss's time.
+    """
+    labels = target.unsqueeze(-1)
+    counted = (labels != -100).to(prediction.dtype)
+    error = prediction.softmax(-1).scatter_add_(-1, labels.clamp_min(0), -torch.ones_like(counted))
+    return error.mul_(counted / counted.sum())

@@ -1,0 +1,222 @@
+"""Gradients: backpropagation's own where they are to be, the paper's mix elsewhere."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from zoo import ZOO
+
+from pytorch_dni import DNI, DNI_Network, Linear_DNI
+
+
+def gradients(network, example, x, steps_seed=1):
+    torch.manual_seed(steps_seed)  # dropout
+    network.zero_grad()
+    loss = example.loss(network(x))
+    loss.backward()
+    return loss, {n: p.grad for n, p in network.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_lambda_one_is_backpropagation_bit_for_bit(name):
+    example = ZOO[name]
+    bare = example.build()
+    net = DNI(copy.deepcopy(bare), bp_lambda=1.0)
+    for step in range(3):
+        x = example.input()
+        loss, expected = gradients(bare, example, x, step)
+        wrapped_loss, found = gradients(net, example, x, step)
+        assert torch.equal(loss, wrapped_loss)
+        assert {f"network.{n}" for n in expected} == set(found)
+        for n, grad in expected.items():
+            assert torch.equal(grad, found[f"network.{n}"]), n
+    assert net.interfaces
+    assert all(stats.updates > 0 for stats in net.stats().values())
+
+
+@pytest.mark.parametrize("name", ZOO)
+@pytest.mark.parametrize("training", [True, False])
+def test_forward_values_are_the_bare_networks(name, training):
+    example = ZOO[name]
+    bare = example.build().train(training)
+    net = DNI(copy.deepcopy(bare)).train(training)
+    for step in range(3):
+        x = example.input()
+        torch.manual_seed(step)
+        expected = example.loss(bare(x))
+        torch.manual_seed(step)
+        loss = example.loss(net(x))
+        assert torch.equal(expected, loss)
+        if training:
+            loss.backward()
+
+
+class Oracle(DNI_Network):
+    """Knows the true gradient, found by plain backpropagation beforehand."""
+
+    normalize_target = False
+
+    def __init__(self, truth):
+        super().__init__(1, 1, 1)
+        self.truth = truth
+
+    def forward(self, input, hidden):
+        return self.truth.pop(0), None
+
+
+def true_gradients(network, example, x, sites):
+    """By module name, the gradients of its output in the order of the backward pass."""
+    grads = {name: [] for name in sites}
+    network = copy.deepcopy(network)
+
+    def note(name):
+        def hook(module, args, output):
+            tensor = output[0] if isinstance(output, tuple) else output
+            if tensor.requires_grad:
+                tensor.register_hook(lambda grad: grads[name].append(grad.clone()))
+
+        return hook
+
+    for name in sites:
+        network.get_submodule(name).register_forward_hook(note(name))
+    gradients(network, example, x)
+    return grads
+
+
+@pytest.mark.parametrize("name", [n for n in ZOO if n != "checkpointed"])
+def test_an_oracle_gives_backpropagations_gradients(name):
+    example = ZOO[name]
+    network = example.build().double()
+    make = example.input
+    x = make().double() if make().is_floating_point() else make()
+    probe = DNI(copy.deepcopy(network), example_input=x)
+    truth = true_gradients(network, example, x, list(probe.interfaces))
+    _, expected = gradients(network, example, x)
+    net = DNI(
+        copy.deepcopy(network),
+        layers=list(probe.interfaces),
+        dni_network=lambda name, module, output: Oracle(truth[name]),
+    )
+    _, found = gradients(net, example, x)
+    for n, grad in expected.items():
+        torch.testing.assert_close(found[f"network.{n}"], grad, rtol=1e-12, atol=1e-14)
+
+
+class Reference:
+    """Two cuts in a three-layer tanh network, written from Jaderberg et al. 2017, section 2.1.
+
+    h1 = tanh(x W1), h2 = tanh(h1 W2), y = h2 W3, L = mean(y^2). The synthesizer is linear,
+    M(h) = (h A + b) r with r the running root mean square of the true gradient. The true gradient
+    at h1 is built on the synthetic one at h2 (bootstrapped).
+    """
+
+    decay = 0.99
+
+    def __init__(self, weights, lr):
+        self.w1, self.w2, self.w3 = (w.t().clone() for w in weights)
+        width = self.w1.shape[1]
+        zeros = dict(dtype=torch.float64)
+        self.a = [torch.zeros(width, width, **zeros) for _ in range(2)]
+        self.b = [torch.zeros(width, **zeros) for _ in range(2)]
+        self.mean_square, self.lr, self.step = [0.0, 0.0], lr, 0
+
+    def at_cut(self, i, h, true, bp_lambda):
+        corrected = 1 - self.decay**self.step if self.step else 1.0
+        scale = (self.mean_square[i] / corrected) ** 0.5
+        output = h @ self.a[i] + self.b[i]
+        self.mean_square[i] = (
+            self.decay * self.mean_square[i] + (1 - self.decay) * true.square().mean()
+        )
+        scale_now = (self.mean_square[i] / (1 - self.decay ** (self.step + 1))) ** 0.5
+        target = true / scale_now if scale_now > 0 else torch.zeros_like(true)
+        error = 2 * (output - target) / output.numel()
+        self.updates.append((i, h.t() @ error, error.sum(0)))
+        return (1 - bp_lambda) * scale * output + bp_lambda * true
+
+    def gradients(self, x, bp_lambda):
+        self.updates = []
+        h1 = torch.tanh(x @ self.w1)
+        h2 = torch.tanh(h1 @ self.w2)
+        y = h2 @ self.w3
+        dy = 2 * y / y.numel()
+        dw3 = h2.t() @ dy
+        d2 = self.at_cut(1, h2, dy @ self.w3.t(), bp_lambda) * (1 - h2**2)
+        dw2 = h1.t() @ d2
+        d1 = self.at_cut(0, h1, d2 @ self.w2.t(), bp_lambda) * (1 - h1**2)
+        for i, da, db in self.updates:
+            self.a[i] -= self.lr * da
+            self.b[i] -= self.lr * db
+        self.step += 1
+        return [x.t() @ d1, dw2, dw3]
+
+
+@pytest.mark.parametrize("bp_lambda", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("explicit", [True, False])
+def test_mix_bootstrap_and_synthesizers_follow_the_paper(bp_lambda, explicit):
+    class Autograd(Linear_DNI):
+        def forward(self, input, hidden):
+            return super().forward(input, hidden)
+
+    network = nn.Sequential(
+        nn.Linear(4, 5, bias=False),
+        nn.Tanh(),
+        nn.Linear(5, 5, bias=False),
+        nn.Tanh(),
+        nn.Linear(5, 2, bias=False),
+    ).double()
+    reference = Reference([network[i].weight.detach() for i in (0, 2, 4)], lr=0.3)
+    net = DNI(
+        network,
+        dni_network=Linear_DNI if explicit else Autograd,
+        dni_params={"num_layers": 0},
+        bp_lambda=bp_lambda,
+        grad_optim="sgd",
+        grad_lr=0.3,
+    )
+    assert (Linear_DNI(2, 2, 2).taped() is not None) and (Autograd(2, 2, 2).taped() is None)
+    for _ in range(8):
+        x = torch.randn(6, 4, dtype=torch.float64)
+        expected = reference.gradients(x, bp_lambda)
+        net.zero_grad()
+        net(x).square().mean().backward()
+        for i, grad in zip((0, 2, 4), expected, strict=True):
+            torch.testing.assert_close(network[i].weight.grad, grad.t(), rtol=1e-9, atol=1e-14)
+    for i, name in enumerate(("1", "3")):
+        last = net.interfaces[name].synthesizer.layers.last
+        torch.testing.assert_close(last.weight, reference.a[i].t(), rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(last.bias, reference.b[i], rtol=1e-9, atol=1e-12)
+
+
+def test_lambda_may_be_a_function_of_the_step_and_be_changed():
+    steps = []
+    net = DNI(nn.Sequential(nn.Linear(3, 3), nn.ReLU(), nn.Linear(3, 1)), bp_lambda=steps.append)
+    net.bp_lambda = lambda step: steps.append(step) or 1.0
+    for _ in range(3):
+        net(torch.randn(4, 3)).sum().backward()
+    assert steps == [0, 1, 2]
+    net.bp_lambda = 0.5
+    assert net.bp_lambda == 0.5
+    for wrong in (-0.1, 1.1, "1", None, True):
+        with pytest.raises(ValueError, match="bp_lambda"):
+            net.bp_lambda = wrong
+
+
+def test_lambda_is_asked_once_a_step_for_all_cuts():
+    steps = []
+    network = nn.Sequential(*[nn.Linear(3, 3) for _ in range(5)])
+    net = DNI(network, bp_lambda=lambda step: steps.append(step) or 0.0)
+    net(torch.randn(4, 3)).sum().backward()
+    assert set(steps) == {0}
+
+
+def test_retained_graphs_and_second_derivatives_do_not_break():
+    net = DNI(nn.Sequential(nn.Linear(3, 3), nn.Tanh(), nn.Linear(3, 1)))
+    out = net(torch.randn(4, 3)).sum()
+    out.backward(retain_graph=True)
+    out.backward()
+    assert next(iter(net.stats().values())).updates == 2
+    x = torch.randn(4, 3, requires_grad=True)
+    (grad,) = torch.autograd.grad(net(x).sum(), x, create_graph=True)
+    assert grad.shape == x.shape
+    assert not any(i.scale.value.requires_grad for i in net.interfaces.values())
