@@ -116,7 +116,7 @@ class Reference:
     def __init__(self, weights, lr):
         self.w1, self.w2, self.w3 = (w.t().clone() for w in weights)
         width = self.w1.shape[1]
-        zeros = dict(dtype=torch.float64)
+        zeros = {"dtype": torch.float64}
         self.a = [torch.zeros(width, width, **zeros) for _ in range(2)]
         self.b = [torch.zeros(width, **zeros) for _ in range(2)]
         self.mean_square, self.lr, self.step = [0.0, 0.0], lr, 0
@@ -174,7 +174,8 @@ def test_mix_bootstrap_and_synthesizers_follow_the_paper(bp_lambda, explicit):
         grad_optim="sgd",
         grad_lr=0.3,
     )
-    assert (Linear_DNI(2, 2, 2).taped() is not None) and (Autograd(2, 2, 2).taped() is None)
+    assert Linear_DNI(2, 2, 2).taped() is not None
+    assert Autograd(2, 2, 2).taped() is None
     for _ in range(8):
         x = torch.randn(6, 4, dtype=torch.float64)
         expected = reference.gradients(x, bp_lambda)

@@ -1,0 +1,1 @@
+"""Measurements against plain backpropagation and against loops written by hand."""

@@ -1,0 +1,53 @@
+"""``python -m benchmarks [NAME ...]``: run the benchmarks and print their tables."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+
+from . import overhead
+from .measure import machine
+
+BENCHMARKS = {"overhead": overhead}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the benchmarks named, all of them by default."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHMARKS)}")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--threads", type=int, help="threads on the CPU")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
+    options = parser.parse_args(argv)
+    for name in options.names:
+        if name not in BENCHMARKS:
+            parser.error(f"no benchmark {name!r}: there is {', '.join(BENCHMARKS)}")
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    figures: dict[str, object] = {"machine": machine()}
+    print(machine())
+    for name in options.names or BENCHMARKS:
+        text, found = BENCHMARKS[name].run(options.device)
+        print(f"\n{name}: {(BENCHMARKS[name].__doc__ or '').splitlines()[0]}\n\n{text}")
+        figures[name] = {key: timing._asdict() for key, timing in found.items()}
+    if options.json:
+        _replace(options.json, json.dumps(figures, indent=2) + "\n")
+    return 0
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    with os.fdopen(handle, "w") as file:
+        file.write(text)
+    os.replace(name, path)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

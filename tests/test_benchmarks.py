@@ -1,0 +1,53 @@
+"""The hand-written loop that the wrapper is timed against does the same arithmetic."""
+
+import copy
+import json
+
+import torch
+from torch.nn import functional as F
+
+from benchmarks.__main__ import main
+from benchmarks.measure import steps
+from benchmarks.overhead import by_hand, network
+from pytorch_dni import DNI, synthesizer_context
+
+
+def test_the_hand_written_loop_learns_the_same():
+    torch.manual_seed(0)
+    bare = network(inputs=12).double()
+    inner = copy.deepcopy(bare)
+    opt = torch.optim.SGD(inner.parameters(), lr=0.1)
+    net = DNI(inner, optim=opt, context_size=10, example_input=torch.randn(4, 12).double())
+    hand = by_hand(bare, net, 1e-3)
+    hand.opt = torch.optim.SGD(bare.parameters(), lr=0.1)  # Adam makes steps of rounding errors
+    for _ in range(20):
+        x, y = torch.randn(32, 12).double(), torch.randint(0, 10, (32,))
+        hand.step(x, y)
+        opt.zero_grad()
+        with synthesizer_context(y):
+            loss = F.cross_entropy(net(x), y)
+        loss.backward()
+        opt.step()
+    for a, b in zip(bare.parameters(), inner.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-9)
+    for interface, synthesizer in zip(net.interfaces.values(), hand.synthesizers, strict=True):
+        for a, b in zip(interface.parameters(), synthesizer.parameters(), strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-8)
+
+
+def test_timings_are_relative_to_the_first():
+    calls = []
+    found = steps({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, 2, 3, 1)
+    assert calls == (["a"] * 3 + ["b"] * 3) * 3
+    assert found["a"].ratio == 1
+    assert found["b"].low <= found["b"].ratio <= found["b"].high
+
+
+def test_the_runner_prints_a_table_and_writes_figures(tmp_path, capsys, monkeypatch):
+    from benchmarks import overhead
+
+    quick = {"by hand": lambda: None, "DNI": lambda: None, "backpropagation": lambda: None}
+    monkeypatch.setattr(overhead, "contestants", lambda device: quick)
+    assert main(["overhead", "--json", str(tmp_path / "figures.json")]) == 0
+    assert "over by hand" in capsys.readouterr().out
+    assert set(json.loads((tmp_path / "figures.json").read_text())["overhead"]) == set(quick)
