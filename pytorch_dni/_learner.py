@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import nn
+from torch import nn, Tensor
 from torch.optim import Optimizer
 
 from .errors import SynthesizerError
@@ -121,12 +122,15 @@ class Learner:
         squares = [lesson.square for lesson in lessons if lesson.square is not None]
         if not squares:
             return True
-        finite = torch.stack(squares).sum().isfinite()
-        if finite.device.type != "cpu" and self._optim in _FUSED:
+        total = sum(squares)
+        if not isinstance(total, Tensor):
+            return math.isfinite(total)
+        if self._optim in _FUSED:
             # The kernel reads the flag on the device; asking for it here would stall the queue.
-            self.optimizer.found_inf = finite.logical_not().float()  # type: ignore[union-attr]
+            overflow = total.isfinite().logical_not().float()
+            self.optimizer.found_inf = overflow  # type: ignore[union-attr]
             return True
-        return bool(finite)
+        return bool(total.isfinite())
 
     def _clear_grads(self) -> None:
         if self.optimizer is not None:

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 _DECAY = 0.99
-_FLOOR = 1e-30  # keeps 0 / 0 away while only zeros have come
+_TINY = 1e-37  # under a mean square: keeps 0 / 0 away while only zeros have come
+_FLOOR = _TINY**0.5
 _EVERY = 8  # of so many updates one is measured for the statistics, after the first ones
 
 
@@ -37,35 +38,52 @@ class RunningScale:
     """
 
     def __init__(self, like: Tensor) -> None:
-        self.mean_square = like.new_zeros(())
-        self.value = like.new_full((), _FLOOR)
+        # On the CPU a Python number: a kernel for one element takes longer than all of this.
+        # Elsewhere a tensor, since reading a number would stall the queue.
+        self._on_cpu = like.device.type == "cpu"
+        self._mean_square: float | Tensor = 0.0 if self._on_cpu else like.new_zeros(())
         self.count = 0
 
-    def update(self, true: Tensor) -> Tensor:
+    @property
+    def value(self) -> float | Tensor:
+        """The root mean square so far; next to nothing at first."""
+        return (self._mean_square + _TINY) ** 0.5
+
+    def update(self, true: Tensor) -> float | Tensor:
         """Take in a true gradient; returns its sum of squares."""
         flat = true.reshape(-1)
         square = torch.dot(flat, flat)
-        # An overflow, as loss scaling makes on purpose, must not stay in a running mean.
-        mean = (square / max(flat.numel(), 1)).nan_to_num_(0.0, 0.0, 0.0)
+        total: float | Tensor = square.item() if self._on_cpu else square
         self.count += 1
         # This weight is the usual decay with Adam's bias correction folded in.
-        self.mean_square.lerp_(mean, (1 - _DECAY) / (1 - _DECAY**self.count))
-        self.value = self.mean_square.sqrt().clamp_min_(_FLOOR)
-        return square
+        weight = (1 - _DECAY) / (1 - _DECAY**self.count)
+        mean = _or_zero(total / max(flat.numel(), 1))
+        self._mean_square = self._mean_square + weight * (mean - self._mean_square)
+        return total
 
     def to(self, like: Tensor) -> None:
         """Take the type and device of another tensor."""
-        self.mean_square, self.value = self.mean_square.to(like), self.value.to(like)
+        self._on_cpu = like.device.type == "cpu"
+        number = float(self._mean_square)
+        self._mean_square = number if self._on_cpu else like.new_full((), number)
 
     def state_dict(self) -> dict[str, Any]:
         """What :meth:`load_state_dict` takes up again."""
-        return {"mean_square": self.mean_square, "count": self.count}
+        return {"mean_square": float(self._mean_square), "count": self.count}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a saved state."""
-        self.mean_square.copy_(state["mean_square"])
-        self.value = self.mean_square.sqrt().clamp_min_(_FLOOR)
+        number = float(state["mean_square"])
+        tensor = self._mean_square
+        self._mean_square = tensor.new_full((), number) if isinstance(tensor, Tensor) else number
         self.count = int(state["count"])
+
+
+def _or_zero(number: float | Tensor) -> float | Tensor:
+    """An overflow, as loss scaling makes on purpose, must not stay in a running mean."""
+    if isinstance(number, Tensor):
+        return number.nan_to_num(0.0, 0.0, 0.0)
+    return number if math.isfinite(number) else 0.0
 
 
 class Moments:
@@ -81,13 +99,16 @@ class Moments:
         self.updates = 0
         self.samples = 0
 
-    def update(self, synthetic: Tensor, true: Tensor) -> None:
-        """Take in a pair of gradients of one shape."""
+    def update(self, synthetic: Tensor, true: Tensor, gain: Tensor | None = None) -> None:
+        """Take in a pair of gradients of one shape; the synthetic one counts without ``gain``."""
         self.updates += 1
         if self.updates > _EVERY and self.updates % _EVERY:
             return
         s, t = synthetic.reshape(-1), true.reshape(-1)
         sums = torch.stack([torch.dot(s, s), torch.dot(s, t), torch.dot(t, t)])
+        if gain is not None:
+            sums[0] /= gain * gain
+            sums[1] /= gain
         self.samples += 1
         weight = max(1 / self.samples, 1 - _DECAY**_EVERY)
         self.values.lerp_(sums.div_(max(t.numel(), 1)).nan_to_num_(0.0, 0.0, 0.0), weight)

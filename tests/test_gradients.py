@@ -220,4 +220,4 @@ def test_retained_graphs_and_second_derivatives_do_not_break():
     x = torch.randn(4, 3, requires_grad=True)
     (grad,) = torch.autograd.grad(net(x).sum(), x, create_graph=True)
     assert grad.shape == x.shape
-    assert not any(i.scale.value.requires_grad for i in net.interfaces.values())
+    assert not any(i.moments.values.requires_grad for i in net.interfaces.values())

@@ -11,8 +11,8 @@ from pytorch_dni import ContextError, DNI, LocalLoss_DNI, synthesizer_context
 class ByAutograd(LocalLoss_DNI):
     """The base class's way, through autograd."""
 
-    def loss_gradient(self, activation, target):
-        return super(LocalLoss_DNI, self).loss_gradient(activation, target)
+    def loss_gradient(self, activation, target, gain):
+        return super(LocalLoss_DNI, self).loss_gradient(activation, target, gain)
 
 
 CASES = {
@@ -39,7 +39,8 @@ def test_gradients_are_those_of_the_loss(case):
     activation = torch.randn(shape, dtype=torch.float64)
     target = target.double() if target.is_floating_point() else target
     with torch.no_grad():
-        explicit, reference = (head.loss_gradient(activation, target) for head in heads)
+        gain = torch.tensor(3.0, dtype=torch.float64)
+        explicit, reference = (head.loss_gradient(activation, target, gain) for head in heads)
     assert explicit.shape == activation.shape
     torch.testing.assert_close(explicit, reference)
     for a, b in zip(*(head.parameters() for head in heads), strict=True):
@@ -47,7 +48,7 @@ def test_gradients_are_those_of_the_loss(case):
     # The reference itself, from the definition.
     leaf = activation.clone().requires_grad_()
     heads[1].loss(leaf, target).backward()
-    torch.testing.assert_close(leaf.grad, reference)
+    torch.testing.assert_close(3 * leaf.grad, reference)
 
 
 def test_targets_that_do_not_fit():

@@ -126,8 +126,10 @@ class BackwardInterface(nn.Module):
         assert context is not None
         assert self.context_size is not None
         target = context.target(self.context_size, trigger, self.name)
-        raw = self.synthesizer.loss_gradient(trigger.movedim(self.feature_dim, -1), target)
-        return LossGradient(raw.movedim(-1, self.feature_dim), self.moments)
+        gain = self.moments.ratio
+        moved = trigger.movedim(self.feature_dim, -1)
+        gradient = self.synthesizer.loss_gradient(moved, target, gain)
+        return LossGradient(gradient.movedim(-1, self.feature_dim), gain, self.moments)
 
     def stats(self) -> InterfaceStats:
         """How well it predicts, over about the last hundred updates."""

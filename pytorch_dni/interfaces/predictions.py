@@ -25,7 +25,7 @@ class Lesson(NamedTuple):
 
     output: Tensor | None = None
     error: Tensor | None = None
-    square: Tensor | None = None
+    square: float | Tensor | None = None
 
 
 class Prediction(ABC):
@@ -68,12 +68,16 @@ class RegressedGradient(Prediction):
         self._moments.update(self.gradient, true)
         slope = 2 / max(true.numel(), 1)
         if self._scale is None:
-            square = None
+            square: float | Tensor | None = None
             error = torch.sub(self._output.detach(), true).mul_(slope)
         else:
             square = self._scale.update(true)
             error = self._output.detach() * slope
-            error.addcdiv_(true, self._scale.value, value=-slope)
+            scale = self._scale.value
+            if isinstance(scale, Tensor):
+                error.addcdiv_(true, scale, value=-slope)
+            else:
+                error.add_(true, alpha=-slope / scale)
         if self._taped is None:
             return Lesson(self._output, error, square)
         perceptron, tape = self._taped
@@ -82,15 +86,17 @@ class RegressedGradient(Prediction):
 
 
 class LossGradient(Prediction):
-    """The gradient of a local loss by the activation, brought to the size of the true one."""
+    """The gradient of a local loss by the activation, brought to the size of the true one.
 
-    def __init__(self, raw: Tensor, moments: Moments):
-        self._raw = raw
+    The loss at the end may be scaled, or averaged otherwise: only the direction is local.
+    """
+
+    def __init__(self, gradient: Tensor, gain: Tensor, moments: Moments):
+        self.gradient = gradient
+        self._gain = gain
         self._moments = moments
-        # The loss at the end may be scaled or averaged otherwise: only the direction is local.
-        self.gradient = raw * moments.ratio
 
     def learn(self, true: Tensor) -> Lesson:
         """The parameters have the gradients of the local loss already."""
-        self._moments.update(self._raw, true)
+        self._moments.update(self.gradient, true, self._gain)
         return Lesson()

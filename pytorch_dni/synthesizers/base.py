@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TYPE_CHECKING
 
 import torch
 from torch import nn, Size, Tensor
-from typing_extensions import Self
 
 from ._perceptron import Perceptron
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 Hidden = Any  # a tensor, any tree of tensors, or None
 
@@ -77,14 +79,17 @@ class DNI_Network(nn.Module):
         """A perceptron that does all of ``forward`` and can do without autograd, if there is."""
         return None
 
-    def loss_gradient(self, activation: Tensor, target: Tensor) -> Tensor:
-        """Gradient of :meth:`loss` by the activation; adds the parameters' to their ``grad``."""
+    def loss_gradient(self, activation: Tensor, target: Tensor, gain: Tensor) -> Tensor:
+        """``gain`` times the gradient of :meth:`loss` by the activation.
+
+        Adds the parameters' gradients, without ``gain``, to their ``grad``.
+        """
         parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
         with torch.enable_grad():
             leaf = activation.detach().requires_grad_()
             loss = self.loss(leaf, target)
         torch.autograd.backward(loss, inputs=[leaf, *parameters])
-        return torch.zeros_like(activation) if leaf.grad is None else leaf.grad
+        return torch.zeros_like(activation) if leaf.grad is None else leaf.grad * gain
 
     def loss(self, activation: Tensor, target: Tensor) -> Tensor:
         """For synthesizers that predict ``"loss"``: a scalar, to be minimised over parameters.

@@ -1,13 +1,17 @@
 """A synthesizer for feature maps."""
 
-from typing import Any, ClassVar
+from __future__ import annotations
+
+from typing import Any, ClassVar, TYPE_CHECKING
 
 from torch import nn, Size, Tensor
-from typing_extensions import Self
 
 from ..errors import SynthesizerError
 from ._layers import zero_
 from .base import DNI_Network, Hidden
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class Conv2d_DNI(DNI_Network):

@@ -1,16 +1,25 @@
 """A synthesizer that is a local loss: a small predictor of the labels at the cut itself."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, cast, ClassVar, TYPE_CHECKING
 
 import torch
 from torch import Size, Tensor
 from torch.nn import functional as F
-from typing_extensions import Self
 
 from ..errors import ContextError, SynthesizerError
 from ._perceptron import Perceptron
 from .base import DNI_Network, Hidden
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+_nll = torch.ops.aten.nll_loss_forward.default
+_nll_backward = torch.ops.aten.nll_loss_backward.default
+_log_softmax_backward = torch.ops.aten._log_softmax_backward_data.default
+_MEAN, _IGNORED = 1, -100  # the operators' code for a mean over rows; the label that is left out
 
 
 class LocalLoss_DNI(DNI_Network):
@@ -85,14 +94,15 @@ class LocalLoss_DNI(DNI_Network):
         prediction, _ = self(self._rows(activation, target), None)
         return self._criterion(prediction, target)
 
-    def loss_gradient(self, activation: Tensor, target: Tensor) -> Tensor:
+    def loss_gradient(self, activation: Tensor, target: Tensor, gain: Tensor) -> Tensor:
         """As in the base class, but the head does without autograd."""
         with torch.enable_grad():
             leaf = activation.detach()
             rows = self._rows(leaf.requires_grad_(), target)
         prediction, tape = self.head.run(rows)
         delta = self.head.backpropagate(tape, self._error(prediction, target))
-        gradient = delta.mm(self.head.first.weight).view(rows.shape)
+        # Times the gain while it is small.
+        gradient = delta.mul(gain).mm(self.head.first.weight).view(rows.shape)
         return gradient if rows is leaf else torch.autograd.grad(rows, leaf, gradient)[0]
 
     def _error(self, prediction: Tensor, target: Tensor) -> Tensor:
@@ -141,7 +151,9 @@ def _cross_entropy_gradient(prediction: Tensor, target: Tensor) -> Tensor:
 
     Known without autograd, whose pass inside a running one took a third of a local loss's time.
     """
-    labels = target.unsqueeze(-1)
-    counted = (labels != -100).to(prediction.dtype)
-    error = prediction.softmax(-1).scatter_add_(-1, labels.clamp_min(0), -torch.ones_like(counted))
-    return error.mul_(counted / counted.sum())
+    logarithms = torch.log_softmax(prediction.flatten(0, -2), -1)
+    labels = target.flatten()
+    loss, rows = _nll(logarithms, labels, None, _MEAN, _IGNORED)
+    error = _nll_backward(torch.ones_like(loss), logarithms, labels, None, _MEAN, _IGNORED, rows)
+    error = cast(Tensor, _log_softmax_backward(error, logarithms, -1, logarithms.dtype))
+    return error.view_as(prediction)

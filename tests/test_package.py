@@ -1,0 +1,24 @@
+"""The library needs torch alone, and speaks of its public names."""
+
+import subprocess
+import sys
+
+import pytorch_dni
+
+
+def test_import_needs_torch_alone():
+    code = (
+        "import sys, torch\n"
+        "before = set(sys.modules)\n"
+        "for name in ('tqdm', 'torchvision', 'matplotlib', 'hypothesis'):\n"
+        "    sys.modules[name] = None\n"
+        "import pytorch_dni\n"
+        "new = {n.split('.')[0] for n in set(sys.modules) - before if sys.modules[n]}\n"
+        "assert not new - {'pytorch_dni', 'torch'} - set(sys.stdlib_module_names), new\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_public_names_are_there_and_documented():
+    for name in pytorch_dni.__all__:
+        assert getattr(pytorch_dni, name).__doc__, name
