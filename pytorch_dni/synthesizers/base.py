@@ -56,10 +56,10 @@ class DNI_Network(nn.Module):
     ) -> Self:
         """Build for an activation of ``shape``, brought to features last.
 
-        ``hidden_size`` of None lets the class choose: an eighth of the features, at least 32.
+        ``hidden_size`` of None lets the class choose: a quarter of the features, at least 32.
         """
         features = shape[-1]
-        hidden = max(32, features // 8) if hidden_size is None else hidden_size
+        hidden = max(32, features // 4) if hidden_size is None else hidden_size
         return cls(features + (context_size or 0), hidden, features, **params)
 
     def forward(self, input: Tensor, hidden: Hidden) -> tuple[Tensor, Hidden]:

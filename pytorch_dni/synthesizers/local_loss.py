@@ -46,7 +46,7 @@ class LocalLoss_DNI(DNI_Network):
 
     predicts: ClassVar[str] = "loss"
     features_last: ClassVar[bool] = True
-    default_lr: ClassVar[float] = 1e-3
+    default_lr: ClassVar[float] = 4e-3
 
     def __init__(
         self,
