@@ -44,8 +44,10 @@ class Comparison:
         self._seeds = seeds
         for seed in seeds:
             torch.manual_seed(seed_of(seed, -1))
-            network = task.network().to(device)
-            self.runs += [Run(recipe, seed, copy.deepcopy(network), task) for recipe in recipes]
+            network = task.network()
+            for recipe in recipes:
+                # Moved after copying: a copy of recurrent weights loses their layout for cuDNN.
+                self.runs.append(Run(recipe, seed, copy.deepcopy(network).to(device), task))
 
     def train(self, total: int, every: int, save: Callable[[], None]) -> None:
         """Train up to step ``total``; evaluate and save each ``every`` steps and at the end."""

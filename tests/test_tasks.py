@@ -16,7 +16,7 @@ from tasks.modes import MODES, Recipe
 needs_data = pytest.mark.skipif(
     not os.environ.get("DNI_DATA"), reason="DNI_DATA names no folder with MNIST"
 )
-SMALL = ["--batch", "8", "--hidden", "8", "--length", "3"]
+SMALL = ["--batch", "8", "--hidden", "8", "--length", "3", "--device", "cpu"]
 SEQUENCES = {"copy_task": copy_task, "adding_task": adding_task, "argmax_task": argmax_task}
 
 
@@ -71,7 +71,7 @@ def test_as_a_program():
 def test_resuming_is_as_if_never_stopped(name, tmp_path):
     module, common = SEQUENCES[name], [*SMALL, "--every", 2, "--synthesizer", "linear,rnn"]
     run(module, *common, "--steps", 4, "--out", tmp_path / "a")
-    run(module, "--steps", 8, "--out", tmp_path / "a", "--resume")
+    run(module, "--steps", 8, "--out", tmp_path / "a", "--resume", "--device", "cpu")
     run(module, *common, "--steps", 8, "--out", tmp_path / "b")
     kept = [torch.load(tmp_path / f / record.CHECKPOINT, weights_only=True) for f in "ab"]
     for resumed, whole in zip(*(checkpoint["runs"] for checkpoint in kept), strict=True):
@@ -177,6 +177,19 @@ def test_nothing_is_overwritten(tmp_path, capsys):
         told = fails(capsys, copy_task, "--out", folder, "--resume")
         assert "unreadable checkpoint" in told
         assert (folder / record.CHECKPOINT).read_bytes() == content
+
+
+def test_a_failed_write_leaves_what_was_there(tmp_path, capsys, monkeypatch):
+    folder = tmp_path / "run"
+    run(copy_task, *SMALL, "--steps", 2, "--out", folder)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+
+    def full(handle):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    assert "No space left" in fails(capsys, copy_task, "--out", folder, "--resume", "--steps", 4)
+    assert before == {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 def test_options_of_modes():
