@@ -11,10 +11,12 @@ from pathlib import Path
 
 import torch
 
-from . import overhead
+from tasks.options import TaskError
+
+from . import choices, overhead
 from .measure import machine
 
-BENCHMARKS = {"overhead": overhead}
+BENCHMARKS = {"overhead": overhead, "choices": choices}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -33,9 +35,12 @@ def main(argv: list[str] | None = None) -> int:
     figures: dict[str, object] = {"machine": machine()}
     print(machine())
     for name in options.names or BENCHMARKS:
-        text, found = BENCHMARKS[name].run(options.device)
+        try:
+            text, found = BENCHMARKS[name].run(options.device)
+        except TaskError as error:
+            parser.error(f"{name}: {error}")
         print(f"\n{name}: {(BENCHMARKS[name].__doc__ or '').splitlines()[0]}\n\n{text}")
-        figures[name] = {key: timing._asdict() for key, timing in found.items()}
+        figures[name] = found
     if options.json:
         _replace(options.json, json.dumps(figures, indent=2) + "\n")
     return 0

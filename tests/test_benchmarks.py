@@ -2,10 +2,13 @@
 
 import copy
 import json
+import os
 
+import pytest
 import torch
 from torch.nn import functional as F
 
+from benchmarks import choices
 from benchmarks.__main__ import main
 from benchmarks.measure import steps
 from benchmarks.overhead import by_hand, network
@@ -51,3 +54,17 @@ def test_the_runner_prints_a_table_and_writes_figures(tmp_path, capsys, monkeypa
     assert main(["overhead", "--json", str(tmp_path / "figures.json")]) == 0
     assert "over by hand" in capsys.readouterr().out
     assert set(json.loads((tmp_path / "figures.json").read_text())["overhead"]) == set(quick)
+
+
+@pytest.mark.skipif(not os.environ.get("DNI_DATA"), reason="DNI_DATA names no folder with MNIST")
+def test_choices_are_compared_with_each_other():
+    _, figures = choices.run("cpu", steps=2)
+    assert set(figures) == {"backpropagation", *choices.CHOICES}
+    assert all(len(accuracies) == len(choices.SEEDS) for accuracies in figures.values())
+
+
+def test_choices_without_data_are_one_clear_error(monkeypatch, capsys):
+    monkeypatch.delenv("DNI_DATA", raising=False)
+    with pytest.raises(SystemExit):
+        main(["choices"])
+    assert "where is MNIST?" in capsys.readouterr().err

@@ -51,6 +51,12 @@ def test_layers_none_with_shared_idle_and_recurrent_modules():
     assert cuts(Recurrent(), ZOO["lstm"].input()) == ["embedding"]
 
 
+def test_a_layer_called_twice_is_cut_at_itself():
+    shared = nn.Linear(4, 4)
+    network = nn.Sequential(nn.Linear(4, 4), shared, nn.ReLU(), shared, nn.Tanh(), nn.Linear(4, 2))
+    assert cuts(network, torch.randn(3, 4)) == ["0", "1"]
+
+
 def test_skip_last_layer():
     x = torch.randn(3, 4)
     assert cuts(blocks(), x, skip_last_layer=False) == ["0.1", "1.1", "2.1", "3"]

@@ -1,0 +1,66 @@
+"""DistributedDataParallel, inside and around the wrapper."""
+
+import copy
+import os
+
+import pytest
+import torch
+from torch import distributed, multiprocessing, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from pytorch_dni import DNI
+
+
+def network():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2))
+
+
+def loss(output):
+    return output.square().mean()
+
+
+def work(rank, folder, inside, bp_lambda):
+    # A test's processes speak on the loopback interface alone.
+    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+    torch.set_num_threads(1)
+    distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2
+    )
+    bare = network()
+    if inside:
+        net = DNI(DistributedDataParallel(bare), bp_lambda=bp_lambda)
+    else:
+        net = DistributedDataParallel(DNI(bare, bp_lambda=bp_lambda))
+    opt = torch.optim.SGD(bare.parameters(), lr=0.1)
+    for step in range(4):
+        opt.zero_grad()
+        x = torch.randn(8, 6, generator=torch.Generator().manual_seed(step))
+        loss(net(x[rank::2])).backward()
+        opt.step()
+    interfaces = (net if inside else net.module).interfaces
+    kept = {"parameters": list(bare.parameters()), "cuts": list(interfaces)}
+    torch.save(kept, f"{folder}/{rank}")
+    distributed.destroy_process_group()
+
+
+@pytest.mark.skipif(not distributed.is_gloo_available(), reason="torch was built without gloo")
+@pytest.mark.parametrize("inside", [True, False])
+@pytest.mark.parametrize("bp_lambda", [0.0, 1.0])
+def test_ranks_stay_together(inside, bp_lambda, tmp_path):
+    multiprocessing.spawn(work, (str(tmp_path), inside, bp_lambda), nprocs=2)
+    first, second = (torch.load(tmp_path / str(rank), weights_only=True) for rank in (0, 1))
+    assert [name.removeprefix("module.") for name in first["cuts"]] == ["1", "3"]
+    for a, b in zip(first["parameters"], second["parameters"], strict=True):
+        assert torch.equal(a, b)
+    alone = network()
+    begin = copy.deepcopy(alone)
+    opt = torch.optim.SGD(alone.parameters(), lr=0.1)
+    for step in range(4):
+        opt.zero_grad()
+        loss(alone(torch.randn(8, 6, generator=torch.Generator().manual_seed(step)))).backward()
+        opt.step()
+    for a, b, c in zip(first["parameters"], alone.parameters(), begin.parameters(), strict=True):
+        assert not torch.equal(a, c)
+        if bp_lambda == 1:
+            torch.testing.assert_close(a, b)
