@@ -17,7 +17,7 @@ from .interfaces.predictions import Lesson
 OptimizerFactory = Callable[..., Optimizer]
 
 # Adam's usual momentum of 0.9 lags behind a target that moves with the network: halving it took
-# three-layer MNIST with labels as context from 96.9 to 97.6 % after three epochs.
+# three-layer MNIST with labels as context from 97.0 to 97.7 % after three epochs.
 _ADAM: dict[str, Any] = {"betas": (0.5, 0.99)}
 _NAMED: dict[str, tuple[OptimizerFactory, dict[str, Any]]] = {
     "adam": (torch.optim.Adam, _ADAM),
