@@ -2,20 +2,37 @@
 
 from __future__ import annotations
 
-from typing import Any, TYPE_CHECKING
+from collections.abc import Iterable
+from typing import Any, Protocol
 
 import torch
 from torch import nn, Tensor
 from torch.utils.hooks import RemovableHandle
 
-from ._hooks import GradientHook, ModuleHook
-from ._probe import Probe
+from ._hooks import GradientHook, ModuleHook, Register
+from ._probe import Probe, Site
 from ._tree import first_activation
 from .context import current_context
 from .errors import SelectionError
+from .interfaces.backward import BackwardInterface
 
-if TYPE_CHECKING:
-    from ._cuts import Cuts
+
+class Placing(Register, Protocol):
+    """What a first run asks of the register that it places cuts in."""
+
+    network: nn.Module
+
+    def learning(self) -> bool:
+        """Whether a forward pass run now is one of training."""
+
+    def build(self, site: Site, output: Tensor) -> BackwardInterface:
+        """An interface for a place, not yet in use."""
+
+    def install(self, sites: Iterable[Site]) -> None:
+        """Cut at these places from now on."""
+
+    def add(self, interface: BackwardInterface, output: Tensor) -> None:
+        """Take an interface into use."""
 
 
 class FirstRun:
@@ -25,7 +42,7 @@ class FirstRun:
     evaluation and without gradients.
     """
 
-    def __init__(self, cuts: Cuts, probe: Probe) -> None:
+    def __init__(self, cuts: Placing, probe: Probe) -> None:
         self._cuts = cuts
         self._probe = probe
 

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any, TYPE_CHECKING
+from typing import Any, Protocol
 
 from torch import nn, Tensor
 
 from .context import Context
 
-if TYPE_CHECKING:
-    from ._cuts import Cuts
+
+class Register(Protocol):
+    """What the hooks call: the register of a network's cuts."""
+
+    copied: set[str]
+
+    def attach(self, name: str, output: Any) -> None:
+        """A cut module ran."""
+
+    def receive(
+        self, name: str, trigger: Tensor, context: Context | None, grad: Tensor
+    ) -> Tensor | None:
+        """The true gradient has reached a cut; returns what is handed on."""
 
 
 class ModuleHook:
@@ -19,7 +30,7 @@ class ModuleHook:
 class OutputHook(ModuleHook):
     """Forward hook of a cut module: hands its output to the register of cuts."""
 
-    def __init__(self, cuts: Cuts, name: str) -> None:
+    def __init__(self, cuts: Register, name: str) -> None:
         self._cuts = cuts
         self._name = name
 
@@ -35,7 +46,7 @@ class GradientHook:
     """
 
     def __init__(
-        self, cuts: Cuts, name: str, activation: Tensor, context: Context | None, copy: bool
+        self, cuts: Register, name: str, activation: Tensor, context: Context | None, copy: bool
     ) -> None:
         self._cuts = cuts
         self._name = name

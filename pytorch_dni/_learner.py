@@ -122,13 +122,18 @@ class Learner:
         squares = [lesson.square for lesson in lessons if lesson.square is not None]
         if not squares:
             return True
-        total = sum(squares)
+        total: float | Tensor = 0.0
+        for square in squares:
+            # Parts of a network may lie on different devices.
+            if isinstance(square, Tensor) and isinstance(total, Tensor):
+                square = square.to(total)
+            total = total + square
         if not isinstance(total, Tensor):
             return math.isfinite(total)
-        if self._optim in _FUSED:
+        assert self.optimizer is not None
+        if self.optimizer.defaults.get("fused"):
             # The kernel reads the flag on the device; asking for it here would stall the queue.
-            overflow = total.isfinite().logical_not().float()
-            self.optimizer.found_inf = overflow  # type: ignore[union-attr]
+            self.optimizer.found_inf = total.isfinite().logical_not().float()  # type: ignore[attr-defined]
             return True
         return bool(total.isfinite())
 

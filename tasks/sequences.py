@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from abc import abstractmethod
 from collections.abc import Iterable
 from typing import Any
 
@@ -69,9 +70,9 @@ class SequenceTask(Task):
             batch = self.sample(256, generator(0, -2 - i))
             yield Batch(*(tensor.to(self._device) for tensor in batch))
 
+    @abstractmethod
     def sample(self, count: int, random: torch.Generator) -> Batch:
         """``count`` random samples."""
-        raise NotImplementedError
 
 
 def label_loss(prediction: Tensor, target: Tensor) -> Tensor:
