@@ -203,7 +203,7 @@ def test_lambda_may_be_a_function_of_the_step_and_be_changed():
             net.bp_lambda = wrong
 
 
-def test_lambda_is_asked_once_a_step_for_all_cuts():
+def test_all_cuts_of_a_step_are_given_the_same_step():
     steps = []
     network = nn.Sequential(*[nn.Linear(3, 3) for _ in range(5)])
     net = DNI(network, bp_lambda=lambda step: steps.append(step) or 0.0)
