@@ -59,13 +59,11 @@ class Learner:
         self._groups: dict[float, int] = {}
         self._lessons: dict[int, list[Lesson]] = {}
         self.optimizer: Optimizer | None = None
-        self.owners: list[str] = []
         self.steps = 0
 
     def add(self, interface: BackwardInterface) -> None:
         """Take an interface's synthesizer under training."""
         parameters = [p for p in interface.synthesizer.parameters() if p.requires_grad]
-        self.owners.append(interface.name)
         if not parameters:
             return
         lr = interface.default_lr if self._lr is None else self._lr
