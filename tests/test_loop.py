@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 from zoo import batchnorm_inplace, mlp
 
-from pytorch_dni import DNI, LocalLoss_DNI, synthesizer_context
+from pytorch_dni import DNI, Linear_DNI, LocalLoss_DNI, synthesizer_context
 
 
 def run(order, steps=10, build=mlp, optimizer=torch.optim.Adam, **options):
@@ -126,6 +126,21 @@ def test_autocast_and_loss_scaling(local):
     F.cross_entropy(net.unwrap()(x), y).backward()
     true = network[0].weight.grad.norm()
     assert 0.1 < first / true < 10
+
+
+@pytest.mark.parametrize("kind", [Linear_DNI, LocalLoss_DNI])
+def test_activations_that_overflow_teach_nothing(kind):
+    network = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
+    net = DNI(network, dni_network=kind, context_size=3)
+    x, y = torch.randn(8, 6), torch.randint(0, 3, (8,))
+    before = []
+    for scale in (1.0, 1.0, float("inf")):
+        before = [p.clone() for i in net.interfaces.values() for p in i.parameters()]
+        with synthesizer_context(y):
+            F.cross_entropy(net(x * scale), y).backward()
+    after = [p for i in net.interfaces.values() for p in i.parameters()]
+    assert before
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
 
 
 def test_a_broken_backward_pass_leaves_nothing_behind():

@@ -20,7 +20,7 @@ class Lesson(NamedTuple):
             their gradients already.
         error: The gradient it starts with.
         square: Sum of squares of the true gradient, not finite where that overflowed; None where
-            the lesson does not depend on it.
+            nobody measured it.
     """
 
     output: Tensor | None = None
@@ -99,4 +99,7 @@ class LossGradient(Prediction):
     def learn(self, true: Tensor) -> Lesson:
         """The parameters have the gradients of the local loss already."""
         self._moments.update(self.gradient, true, self._gain)
-        return Lesson()
+        # An activation that overflowed would spoil the head for good; the true gradient tells.
+        flat = true.reshape(-1)
+        square = torch.dot(flat, flat)
+        return Lesson(square=square.item() if square.device.type == "cpu" else square)
