@@ -4,8 +4,16 @@ from ._moments import InterfaceStats
 from .context import synthesizer_context
 from .dni import DNI
 from .errors import CheckpointError, ContextError, DNIError, SelectionError, SynthesizerError
-from .interfaces import BackwardInterface
+from .interfaces import (
+    backward,
+    BackwardInterface,
+    BidirectionalInterface,
+    defer_backward,
+    ForwardInterface,
+    UnidirectionalInterface,
+)
 from .synthesizers import (
+    BasicSynthesizer,
     Conv2d_DNI,
     DNI_Network,
     Linear_DNI,
@@ -20,8 +28,14 @@ __all__ = [
     "DNI",
     "synthesizer_context",
     "InterfaceStats",
+    "UnidirectionalInterface",
+    "ForwardInterface",
     "BackwardInterface",
+    "BidirectionalInterface",
+    "backward",
+    "defer_backward",
     "DNI_Network",
+    "BasicSynthesizer",
     "Linear_DNI",
     "Linear_Sigmoid_DNI",
     "RNN_DNI",

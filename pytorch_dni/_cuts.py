@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, TypeAlias
+from typing import Any, cast, TypeAlias
 
 import torch
 from torch import nn, Tensor
 from torch.utils.hooks import RemovableHandle
 
 from ._first_run import FirstRun
-from ._hooks import GradientHook, OutputHook
-from ._learner import Learner
+from ._hooks import EnterHook, GradientHook, LeaveHook, OutputHook
 from ._probe import Probe, Site
-from ._recipe import Recipe
-from ._tree import first_activation
+from ._recipe import Interface, Recipe
+from ._schedule import Schedule
+from ._tree import first_activation, replaced
 from .context import Context, current_context
-from .errors import CheckpointError
-from .interfaces.backward import BackwardInterface
+from .errors import CheckpointError, ContextError, DNIError
+from .interfaces import BidirectionalInterface
+from .interfaces._crossing import cross, is_crossing
+from .interfaces._learner import Learner
+from .interfaces.backward import GradientCrossing, Terms
+from .interfaces.bidirectional import ExchangeCrossing
 
 BPLambda: TypeAlias = "float | Callable[[int], float]"
+Like: TypeAlias = "tuple[list[int], str]"  # shape and type of a tensor, as plain data
 
 
 class Cuts:
@@ -30,20 +35,29 @@ class Cuts:
         probe: Places the cuts from a first run; None where the whole network is one part.
         recipe: Makes the synthesizers.
         learner: Trains them.
+        schedule: Says which parts learn in a step.
     """
 
     def __init__(
-        self, network: nn.Module, probe: Probe | None, recipe: Recipe, learner: Learner
+        self,
+        network: nn.Module,
+        probe: Probe | None,
+        recipe: Recipe,
+        learner: Learner,
+        schedule: Schedule,
     ) -> None:
         self.network = network
         self.learner = learner
         self.bp_lambda: BPLambda = 0.0
-        self.interfaces: dict[str, BackwardInterface] = {}
+        self.interfaces: dict[str, Interface] = {}
         self.copied: set[str] = set()
         self.first_run = None if probe is None else FirstRun(self, probe)
+        self.input: Tensor | None = None  # of the running forward pass, for the full unlock
         self._recipe = recipe
+        self._schedule = schedule
         self._sites: dict[str, Site] = {"": Site("", "")} if probe is None else {}
-        self._likes: dict[str, tuple[list[int], str]] = {}
+        self._likes: dict[str, Like] = {}
+        self._input_like: Like | None = None
         self._handles: list[RemovableHandle] = []
         self._closed = False
 
@@ -54,9 +68,15 @@ class Cuts:
         if self.first_run is not None:
             self._handles = self.first_run.register()
             return
+        if self._recipe.full:
+            enter = EnterHook(self)
+            self._handles.append(self.network.register_forward_pre_hook(enter, with_kwargs=True))
         for name in self._sites:
             module = self.network.get_submodule(name)
             self._handles.append(module.register_forward_hook(OutputHook(self, name)))
+        if self._recipe.full or self._schedule.sparse:
+            leave = LeaveHook(self)
+            self._handles.append(self.network.register_forward_hook(leave, always_call=True))
 
     def remove(self) -> None:
         """Take the hooks out of the network."""
@@ -80,42 +100,113 @@ class Cuts:
             self.remove()
             self.register()
 
-    def build(self, site: Site, output: Tensor) -> BackwardInterface:
+    def build(self, site: Site, output: Tensor) -> Interface:
         """An interface for a place, not yet in use."""
         module = self.network.get_submodule(site.name)
-        return self._recipe.build(site, module, self.network.get_submodule(site.source), output)
+        source = self.network.get_submodule(site.source)
+        return self._recipe.build(site, module, source, output, self._trigger())
 
-    def add(self, interface: BackwardInterface, output: Tensor) -> None:
+    def add(self, interface: Interface, name: str, output: Tensor) -> None:
         """Take an interface into use."""
-        self.interfaces[interface.name] = interface
-        self._likes[interface.name] = ([*output.shape], str(output.dtype).removeprefix("torch."))
-        self.learner.add(interface)
+        self.interfaces[name] = interface
+        self._likes[name] = like(output)
+        if self.input is not None:
+            self._input_like = like(self.input)
+        interface.taught_by(self.learner)
+
+    def enter(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """The network was called: for the full unlock, keep what it was called with.
+
+        Raises:
+            DNIError: There is no floating-point tensor in it.
+        """
+        if not self._recipe.full or not self.network.training:
+            return
+        input = first_activation([*args, *kwargs.values()])
+        if input is None:
+            raise DNIError(
+                "unlock='full' predicts activations from the network's input, but there is no "
+                f"floating-point tensor among the arguments of {type(self.network).__name__}: "
+                "wrap the part of the network behind its embedding, or take unlock='update'"
+            )
+        self.input = input
+
+    def leave(self, output: Any) -> Any:
+        """The network has run: with sparse updates, see to it that its last part may sleep."""
+        self.input = None
+        if not self._schedule.sparse or not self.learning():
+            return None
+        return replaced(output, self._gate)
+
+    def _gate(self, tensor: Tensor) -> Tensor:
+        # Behind a cut at the very end there is nothing of the network.
+        if not tensor.requires_grad or is_crossing(tensor):
+            return tensor
+        return cross(tensor, _LastPart(self))
+
+    def _trigger(self) -> Tensor | None:
+        if self._recipe.full and self.input is None:
+            raise DNIError(
+                "unlock='full' needs the network's input: call the network itself, not a module in "
+                "it"
+            )
+        return self.input
 
     def learning(self) -> bool:
         """Whether a forward pass run now is one of training."""
         return self.network.training and torch.is_grad_enabled()
 
-    def attach(self, name: str, output: Any) -> None:
+    def check(self, interface: Interface, activation: Tensor) -> None:
+        """Raise :class:`ContextError` where the context of the scope does not fit an interface."""
+        context = current_context()
+        if context is not None and not interface.takes_context:
+            raise ContextError(
+                f"{interface.owner} got a context, but takes none: give DNI context_size="
+                "(the number of classes, or of features), or leave synthesizer_context away"
+            )
+        if isinstance(interface, BidirectionalInterface):
+            interface.check(activation, cast(Tensor, self._trigger()), context)
+        else:
+            interface.check(activation, context)
+
+    def attach(self, name: str, output: Any) -> Any:
         """A cut module ran: see to it that its gradient comes by.
+
+        Returns:
+            What goes on in the output's place; None where it goes on as it is.
 
         Raises:
             ContextError: The context is missing, unexpected or of a wrong shape.
         """
         if not self.learning():
-            return
+            return None
         activation = first_activation(output)
         if activation is None or not activation.requires_grad:
-            return
-        context = current_context()
+            return None
         interface = self.interfaces.get(name)
         first = interface is None
         if interface is None:
             interface = self.build(self._sites[name], activation)
-        interface.check(activation, context)
+        self.check(interface, activation)
         if first:
-            self.add(interface, activation)
+            self.add(interface, name, activation)
+        context = current_context()
+        if self._recipe.full or self._schedule.sparse:
+            crossed = self._cross(name, interface, activation, context)
+            return replaced(output, lambda tensor: crossed if tensor is activation else tensor)
         copy = first or name in self.copied
         activation.register_hook(GradientHook(self, name, activation, context, copy))
+        return None
+
+    def _cross(
+        self, name: str, interface: Interface, activation: Tensor, context: Context | None
+    ) -> Tensor:
+        terms = _TermsOf(self, name)
+        if not isinstance(interface, BidirectionalInterface):
+            trigger = activation.detach()
+            return cross(activation, GradientCrossing(interface, trigger, context, terms))
+        trigger = cast(Tensor, self._trigger())
+        return cross(activation, ExchangeCrossing(interface, trigger, context, terms))
 
     def receive(
         self, name: str, trigger: Tensor, context: Context | None, grad: Tensor
@@ -123,23 +214,21 @@ class Cuts:
         """The true gradient has reached a cut: train towards it, hand on the synthetic one.
 
         Returns:
-            ``(1 - lambda) * synthetic + lambda * true``, the BP(lambda) mix; None leaves the true
-            gradient as it is. Jaderberg et al. 2017, section 2.1, bootstrapped: what comes to the
-            cut is itself built on the synthetic gradients of later cuts.
+            What goes on in its place; None leaves the true gradient as it is.
         """
         if self.first_run is not None:
             self.first_run.end()
         interface = self.interfaces.get(name)
+        if isinstance(interface, BidirectionalInterface):
+            interface = interface.backward_interface
         if interface is None:
             return None
-        with torch.no_grad():
-            prediction = interface.predict(trigger, context)
-            self.learner.collect(prediction.learn(grad.detach().to(interface.dtype)))
-        bp_lambda = self.current_lambda()
-        if bp_lambda == 1:
-            return None
-        synthetic = prediction.gradient.to(grad.dtype)
-        return torch.lerp(synthetic, grad, bp_lambda) if bp_lambda else synthetic
+        return interface.answer(trigger, context, grad, Terms(self.current_lambda()))
+
+    def terms(self, name: str) -> Terms:
+        """On which terms a gradient crosses a cut in this step."""
+        learns = self._schedule.learns(name, self.learner.steps)
+        return Terms(self.current_lambda(), learns)
 
     def current_lambda(self) -> float:
         """``bp_lambda``, asked for the present step where it is a function."""
@@ -151,10 +240,12 @@ class Cuts:
             "sites": [[site.name, site.source] for site in self._sites.values()],
             "placed": self.first_run is None,
             "interfaces": {
-                name: {"shape": shape, "dtype": dtype, "state": self.interfaces[name].state_dict()}
-                for name, (shape, dtype) in self._likes.items()
+                name: {"like": self._likes[name], "state": interface.state_dict()}
+                for name, interface in self.interfaces.items()
             },
             "copied": sorted(self.copied),
+            "input": self._input_like,
+            "seed": self._schedule.seed,
             "bp_lambda": None if callable(self.bp_lambda) else float(self.bp_lambda),
             "learner": self.learner.state_dict(),
         }
@@ -170,27 +261,63 @@ class Cuts:
         device = next((p.device for p in self.network.parameters()), torch.device("cpu"))
         built = {}
         try:
+            self.input = None if state["input"] is None else zeros(state["input"], device)
             for name, saved in state["interfaces"].items():
-                dtype = getattr(torch, saved["dtype"])
-                output = torch.zeros(saved["shape"], dtype=dtype, device=device)
-                interface = self.build(sites[name], output)
-                interface.load_state_dict(saved["state"])
-                built[name] = (interface, output)
-            for interface, _ in built.values():
-                learner.add(interface)
+                built[name] = self.build(sites[name], zeros(saved["like"], device))
+                built[name].load_state_dict(saved["state"])
+                built[name].taught_by(learner)
             learner.load_state_dict(state["learner"])
         except (AttributeError, KeyError, RuntimeError, ValueError) as error:
             raise CheckpointError(
                 "the checkpoint does not fit this wrapper: give DNI the network and the arguments "
                 f"(layers, dni_network, sizes, grad_optim) that it was saved with. {error}"
             ) from error
-        self.interfaces = {name: interface for name, (interface, _) in built.items()}
-        self._likes = {
-            n: ([*saved["shape"]], saved["dtype"]) for n, saved in state["interfaces"].items()
-        }
+        finally:
+            self.input = None
+        self.interfaces = built
+        self._likes = {name: saved["like"] for name, saved in state["interfaces"].items()}
+        self._input_like = state["input"]
+        self._schedule.seed = state["seed"]
         self.copied = set(state["copied"])
         if state["bp_lambda"] is not None and not callable(self.bp_lambda):
             self.bp_lambda = state["bp_lambda"]
         self.learner = learner
         if state["placed"]:
             self.install(sites.values())
+
+
+def like(tensor: Tensor) -> Like:
+    """What :func:`zeros` makes another of the kind from."""
+    return [*tensor.shape], str(tensor.dtype).removeprefix("torch.")
+
+
+def zeros(like: Like, device: torch.device) -> Tensor:
+    """A tensor of that shape and type."""
+    shape, dtype = like
+    return torch.zeros(shape, dtype=getattr(torch, dtype), device=device)
+
+
+class _TermsOf:
+    """Asks for a cut's terms when the gradient comes."""
+
+    def __init__(self, cuts: Cuts, name: str) -> None:
+        self._cuts = cuts
+        self._name = name
+
+    def __call__(self) -> Terms:
+        return self._cuts.terms(self._name)
+
+
+class _LastPart:
+    """The network's output crosses as it is, its gradient where the part behind all cuts learns."""
+
+    def __init__(self, cuts: Cuts) -> None:
+        self._cuts = cuts
+
+    def value(self, activation: Tensor) -> Tensor:
+        return activation.clone()
+
+    def answer(self, grad: Tensor | None) -> Tensor | None:
+        # The step counts, even if no cut is reached in it.
+        self._cuts.learner.collect(None)
+        return grad if self._cuts.terms("").wanted else None

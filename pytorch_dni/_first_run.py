@@ -11,27 +11,31 @@ from torch.utils.hooks import RemovableHandle
 
 from ._hooks import GradientHook, ModuleHook, Register
 from ._probe import Probe, Site
+from ._recipe import Interface
 from ._tree import first_activation
 from .context import current_context
 from .errors import SelectionError
-from .interfaces.backward import BackwardInterface
 
 
 class Placing(Register, Protocol):
     """What a first run asks of the register that it places cuts in."""
 
     network: nn.Module
+    input: Tensor | None
 
     def learning(self) -> bool:
         """Whether a forward pass run now is one of training."""
 
-    def build(self, site: Site, output: Tensor) -> BackwardInterface:
+    def build(self, site: Site, output: Tensor) -> Interface:
         """An interface for a place, not yet in use."""
 
     def install(self, sites: Iterable[Site]) -> None:
         """Cut at these places from now on."""
 
-    def add(self, interface: BackwardInterface, output: Tensor) -> None:
+    def check(self, interface: Interface, activation: Tensor) -> None:
+        """Raise where the context of the scope does not fit an interface."""
+
+    def add(self, interface: Interface, name: str, output: Tensor) -> None:
         """Take an interface into use."""
 
 
@@ -49,15 +53,16 @@ class FirstRun:
     def register(self) -> list[RemovableHandle]:
         """Put the hooks of a first run into the network."""
         network = self._cuts.network
-        handles = [network.register_forward_pre_hook(_StartHook(self))]
+        handles = [network.register_forward_pre_hook(_StartHook(self), with_kwargs=True)]
         for name, module in self._probe.watched().items():
             handles.append(module.register_forward_hook(_CallHook(self, name)))
         handles.append(network.register_forward_hook(_EndHook(self)))
         return handles
 
-    def start(self) -> None:
+    def start(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Forget an earlier run that broke off."""
         self._probe.calls.clear()
+        self._cuts.enter(args, kwargs)
 
     def record(self, name: str, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         """A watched module ran: a cut may come here."""
@@ -82,10 +87,14 @@ class FirstRun:
             self._place(example=False)
         finally:
             self._probe.calls.clear()
+            self._cuts.input = None
 
     def on_example(self, example: Any) -> None:
         """Run the network on example input (arguments as a tuple, keywords as a mapping)."""
         network, probe = self._cuts.network, self._probe
+        kwargs = example if isinstance(example, dict) else {}
+        args = example if isinstance(example, tuple) else () if kwargs else (example,)
+        self._cuts.enter(args, kwargs)
         modes = {module: module.training for module in network.modules()}
         handles = [
             module.register_forward_hook(_RecordHook(probe, name))
@@ -94,13 +103,11 @@ class FirstRun:
         try:
             network.eval()
             with torch.no_grad(), torch.random.fork_rng(devices=[]):
-                if isinstance(example, dict):
-                    network(**example)
-                else:
-                    network(*example) if isinstance(example, tuple) else network(example)
+                network(*args, **kwargs)
             self._place(example=True)
         finally:
             probe.calls.clear()
+            self._cuts.input = None
             for handle in handles:
                 handle.remove()
             for module, mode in modes.items():
@@ -121,10 +128,10 @@ class FirstRun:
             if output is not None and (example or output.requires_grad):
                 built[site.name] = self._cuts.build(site, output)
                 if not example:
-                    built[site.name].check(output, current_context())
+                    self._cuts.check(built[site.name], output)
         self._cuts.install(sites)
         for name, interface in built.items():
-            self._cuts.add(interface, outputs[name])
+            self._cuts.add(interface, name, outputs[name])
 
 
 class _CallHook(ModuleHook):
@@ -149,8 +156,8 @@ class _StartHook:
     def __init__(self, run: FirstRun) -> None:
         self._run = run
 
-    def __call__(self, module: nn.Module, args: tuple[Any, ...]) -> None:
-        self._run.start()
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._run.start(args, kwargs)
 
 
 class _EndHook:

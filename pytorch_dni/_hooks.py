@@ -14,8 +14,14 @@ class Register(Protocol):
 
     copied: set[str]
 
-    def attach(self, name: str, output: Any) -> None:
-        """A cut module ran."""
+    def attach(self, name: str, output: Any) -> Any:
+        """A cut module ran; returns what goes on in its output's place, if something does."""
+
+    def enter(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """The network was called."""
+
+    def leave(self, output: Any) -> Any:
+        """The network has run; returns what goes on in its output's place, if something does."""
 
     def receive(
         self, name: str, trigger: Tensor, context: Context | None, grad: Tensor
@@ -34,8 +40,28 @@ class OutputHook(ModuleHook):
         self._cuts = cuts
         self._name = name
 
-    def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        self._cuts.attach(self._name, output)
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+        return self._cuts.attach(self._name, output)
+
+
+class EnterHook(ModuleHook):
+    """Forward pre-hook of the network."""
+
+    def __init__(self, cuts: Register) -> None:
+        self._cuts = cuts
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._cuts.enter(args, kwargs)
+
+
+class LeaveHook(ModuleHook):
+    """Forward hook of the network."""
+
+    def __init__(self, cuts: Register) -> None:
+        self._cuts = cuts
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+        return self._cuts.leave(output)
 
 
 class GradientHook:

@@ -1,7 +1,9 @@
-"""Finding activations in what modules return."""
+"""Finding activations in what modules return, and putting others in their place."""
 
+import copy
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from torch import Tensor
 
@@ -28,3 +30,25 @@ def first_activation(output: object) -> Tensor | None:
         if found is not None:
             return found
     return None
+
+
+def replaced(output: Any, fn: Callable[[Tensor], Tensor]) -> Any:
+    """What a module returned, with ``fn`` applied to each floating-point tensor in it."""
+    if isinstance(output, Tensor):
+        return fn(output) if output.is_floating_point() else output
+    if isinstance(output, Mapping):
+        # A copy keeps what a mapping of one's own class has besides its items.
+        changed: Any = copy.copy(output)
+        for key, child in output.items():
+            changed[key] = replaced(child, fn)
+        return changed
+    if isinstance(output, tuple) and hasattr(output, "_fields"):
+        return type(output)(*(replaced(child, fn) for child in output))
+    if isinstance(output, (tuple, list)):
+        return type(output)(replaced(child, fn) for child in output)
+    if dataclasses.is_dataclass(output) and not isinstance(output, type):
+        names = [field.name for field in dataclasses.fields(output) if field.init]
+        return dataclasses.replace(
+            output, **{name: replaced(getattr(output, name), fn) for name in names}
+        )
+    return output

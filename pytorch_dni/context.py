@@ -30,7 +30,7 @@ class Context:
 
         Raises:
             ContextError: Labels lie outside ``0 .. size - 1``, or the features are not ``size``
-                wide. ``owner`` names the interface in the message.
+                wide. ``owner`` is what the message calls the interface.
         """
         key = (size, like.dtype, like.device)
         if key not in self._encoded:
@@ -43,7 +43,7 @@ class Context:
     def _checked_features(self, size: int, owner: str) -> Tensor:
         if self.raw.dim() == 0 or self.raw.shape[-1] != size:
             raise ContextError(
-                f"interface {owner!r}: the context has shape {tuple(self.raw.shape)}, but its last "
+                f"{owner}: the context has shape {tuple(self.raw.shape)}, but its last "
                 f"dimension must be context_size={size}"
             )
         return self.raw
@@ -98,7 +98,7 @@ class Context:
         laid = features if features.shape[:-1] == (*places,) else _lay(features, places)
         if laid is None:
             raise ContextError(
-                f"interface {owner!r}: a context of shape {tuple(self.raw.shape)} does not fit an "
+                f"{owner}: a context of shape {tuple(self.raw.shape)} does not fit an "
                 f"activation of shape {tuple(trigger.shape)}: give one row for each of the "
                 f"activation's {places[0] if places else 1} samples"
             )
@@ -112,7 +112,7 @@ def _check_range(labels: Tensor, size: int, owner: str) -> None:
     low, high = (int(bound) for bound in torch.aminmax(labels))
     if low < 0 or high >= size:
         raise ContextError(
-            f"interface {owner!r}: labels run from {low} to {high}, but context_size={size} "
+            f"{owner}: labels run from {low} to {high}, but context_size={size} "
             f"allows 0 to {size - 1}; raise context_size, or mask such labels"
         )
 

@@ -6,18 +6,20 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
+import torch
 from torch import nn, Tensor
 from torch.optim import Optimizer
 
 from ._cuts import BPLambda, Cuts
 from ._hooks import ModuleHook
-from ._learner import Learner, OptimizerFactory
 from ._moments import InterfaceStats
 from ._probe import Probe
-from ._recipe import Recipe, SynthesizerSpec
+from ._recipe import ForwardSpec, Interface, Recipe, SynthesizerSpec
+from ._schedule import Schedule
 from ._select import Layers, select
 from .errors import describe, DNIError, SelectionError
-from .interfaces.backward import BackwardInterface
+from .interfaces import BidirectionalInterface
+from .interfaces._learner import Learner, OptimizerFactory
 
 
 class DNI(nn.Module):
@@ -44,8 +46,17 @@ class DNI(nn.Module):
         dni_params: Further parameters of that class.
         hidden_size: Width of the synthesizers; None lets their class choose.
         context_size: Width of the context, for labels the number of classes. None: no context.
+        unlock: ``"update"``: parts need not wait for the backward pass. ``"full"``: nor for the
+            forward pass; in training, each interface also predicts the activation for the part
+            behind it, from the network's input (its first floating-point tensor) and the context.
+        forward_network: Makes the synthesizers of activations, a callable
+            ``(name, input, output) -> module`` whose result has ``forward(trigger, context)``;
+            None picks them by the shapes of the network's input and the activation.
         bp_lambda: How much of the true gradient goes on, from 0 to 1, or a function of the step.
             At 1 the gradients are backpropagation's own while the synthesizers still learn.
+        update_probability: In which share of the steps each part learns, at random, each by
+            itself: the others get no gradient in that step (``grad`` stays as it was), and send
+            none to the synthesizer in front of them. Drawn from PyTorch's seed at this point.
         grad_optim: The synthesizers' optimizer: ``"adam"``, ``"adamw"``, ``"rmsprop"``, ``"sgd"``,
             a class, or a callable ``(parameters, lr=...) -> Optimizer``.
         grad_lr: Its learning rate; None takes each synthesizer's own default.
@@ -70,7 +81,10 @@ class DNI(nn.Module):
         dni_params: Mapping[str, Any] | None = None,
         hidden_size: int | None = None,
         context_size: int | None = None,
+        unlock: str = "update",
+        forward_network: ForwardSpec | None = None,
         bp_lambda: BPLambda = 0.0,
+        update_probability: float = 1.0,
         grad_optim: str | OptimizerFactory = "adam",
         grad_lr: float | None = None,
         example_input: Any = None,
@@ -86,9 +100,10 @@ class DNI(nn.Module):
         probe = None
         if recursive:
             probe = Probe(network, select(network, layers, skip_last_layer), skip_last_layer)
-        recipe = Recipe(dni_network, dni_params, hidden_size, context_size)
+        recipe = Recipe(dni_network, dni_params, hidden_size, context_size, unlock, forward_network)
         self._learning = (grad_optim, grad_lr)
-        self._cuts = Cuts(network, probe, recipe, Learner(grad_optim, grad_lr))
+        schedule = Schedule(update_probability, torch.initial_seed())
+        self._cuts = Cuts(network, probe, recipe, Learner(grad_optim, grad_lr), schedule)
         self._cuts.bp_lambda = bp_lambda
         self.optim = optim
         self.network = network
@@ -119,7 +134,7 @@ class DNI(nn.Module):
         return self.network
 
     @property
-    def interfaces(self) -> Mapping[str, BackwardInterface]:
+    def interfaces(self) -> Mapping[str, Interface]:
         """The interfaces by the qualified name of the module behind which each stands.
 
         Empty until they are made: from ``example_input``, or in the first training forward pass.
@@ -136,12 +151,24 @@ class DNI(nn.Module):
         _check_lambda(value)
         self._cuts.bp_lambda = value
 
-    def stats(self) -> dict[str, InterfaceStats]:
+    def stats(self, direction: str = "backward") -> dict[str, InterfaceStats]:
         """Loss, cosine, norm ratio and updates of every interface, by qualified name.
 
         Running means over about the last hundred updates; reading them waits for the device.
+
+        Args:
+            direction: ``"backward"`` tells of gradients, ``"forward"`` (with ``unlock="full"``) of
+                activations.
         """
-        return {name: interface.stats() for name, interface in self._cuts.interfaces.items()}
+        if direction not in ("backward", "forward"):
+            raise DNIError(f"direction must be 'backward' or 'forward', not {direction!r}")
+        if direction == "backward":
+            return {name: interface.stats() for name, interface in self.interfaces.items()}
+        return {
+            name: interface.forward_interface.stats()
+            for name, interface in self.interfaces.items()
+            if isinstance(interface, BidirectionalInterface)
+        }
 
     def __getattr__(self, name: str) -> Any:
         """What the wrapper lacks is looked up in the network."""

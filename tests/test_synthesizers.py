@@ -171,8 +171,8 @@ def test_a_callable_makes_any_module():
             super().__init__()
             self.linear = nn.Linear(size, size)
 
-        def forward(self, input, hidden):
-            return self.linear(input), hidden
+        def forward(self, trigger, context):
+            return self.linear(trigger)
 
     asked = []
 

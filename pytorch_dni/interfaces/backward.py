@@ -3,173 +3,230 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import NamedTuple
 
 import torch
 from torch import nn, Tensor
 
-from .._moments import InterfaceStats, Moments, RunningScale
-from ..context import Context
-from ..errors import ContextError, SynthesizerError
-from ..synthesizers._perceptron import Perceptron, Tape
-from ..synthesizers.base import DNI_Network, Hidden
-from .predictions import LossGradient, Prediction, RegressedGradient
+from .._moments import InterfaceStats
+from ..context import Context, current_context
+from ..errors import SynthesizerError
+from ..synthesizers import DNI_Network
+from ._crossing import cross
+from ._deferred import backward, check_graph
+from ._predictions import LossGradient, Prediction
+from .unidirectional import UnidirectionalInterface
 
 
-class BackwardInterface(nn.Module):
+class Terms(NamedTuple):
+    """On which terms a gradient crosses.
+
+    Attributes:
+        bp_lambda: How much of the true gradient goes on.
+        wanted: Whether anything goes on.
+    """
+
+    bp_lambda: float = 0.0
+    wanted: bool = True
+
+
+def _unwanted() -> Terms:
+    return Terms(wanted=False)
+
+
+class BackwardInterface(UnidirectionalInterface):
     """Predicts the gradient with respect to an activation from that activation, the trigger.
 
-    Args:
-        synthesizer: The network that predicts.
-        name: What messages call the interface; in the wrapper the qualified name of its module.
-        feature_dim: The trigger's dimension of features or channels.
-        context_size: Width of the context joined to the trigger; None for no context.
-        like: Gives type and device where the synthesizer has no parameters to tell them.
+    Called on an activation inside a network, it hands the activation on; in the backward pass it
+    learns from the true gradient that comes, and sends the synthetic one back in its place::
+
+        hidden = interface(self.first(input))  # self.first learns from synthetic gradients
+        return self.second(hidden)
+
+    In ``eval()`` and under ``no_grad`` the call hands its input through.
+
+    By hand, :meth:`backward` sends a synthetic gradient into the graph of a tensor, and
+    :meth:`make_trigger` cuts a tensor from its history and learns from the gradient that comes to
+    it. Arguments are those of :class:`UnidirectionalInterface`.
 
     Source: Jaderberg et al. 2017, section 2.1.
     """
 
-    def __init__(
-        self,
-        synthesizer: nn.Module,
-        *,
-        name: str = "",
-        feature_dim: int = -1,
-        context_size: int | None = None,
-        like: Tensor | None = None,
-    ) -> None:
-        super().__init__()
-        self.synthesizer = synthesizer
-        self.name = name
-        self.feature_dim = feature_dim
-        self.context_size = context_size
-        self.hidden: Hidden = None
-        # Any module with forward(input, hidden) will do; only DNI_Network says more of itself.
-        self.default_lr: float = getattr(synthesizer, "default_lr", DNI_Network.default_lr)
-        self._predicts: str = getattr(synthesizer, "predicts", DNI_Network.predicts)
-        self._move_features = feature_dim != -1 and getattr(
-            synthesizer, "features_last", DNI_Network.features_last
-        )
-        self._perceptron = synthesizer.taped() if isinstance(synthesizer, DNI_Network) else None
-        like = next(synthesizer.parameters(), torch.zeros(()) if like is None else like)
-        self.dtype = torch.promote_types(like.dtype, torch.float32)
-        like = torch.zeros((), dtype=self.dtype, device=like.device)
-        self.moments = Moments(like)
-        normalize = getattr(synthesizer, "normalize_target", DNI_Network.normalize_target)
-        self.scale = RunningScale(like) if normalize else None
+    @property
+    def _predicts_loss(self) -> bool:
+        return getattr(self.synthesizer, "predicts", DNI_Network.predicts) == "loss"
 
-    def check(self, trigger: Tensor, context: Context | None) -> None:
-        """Raise :class:`ContextError` where the context does not fit, or is there without need."""
-        if self.context_size is None:
-            if context is not None:
-                raise ContextError(
-                    f"interface {self.name!r} got a context, but takes none: give DNI context_size="
-                    "(the number of classes, or of features), or leave synthesizer_context away"
-                )
-        elif context is None:
-            raise ContextError(
-                f"interface {self.name!r} needs a context of size {self.context_size}: run the "
-                "forward pass inside `with synthesizer_context(labels):`"
-            )
-        elif self._predicts == "loss":
-            context.target(self.context_size, trigger, self.name)
-        else:
-            like = trigger if trigger.dtype == self.dtype else trigger.to(self.dtype)
-            context.laid(like, self.context_size, self.feature_dim, self.name)
-
-    def predict(self, trigger: Tensor, context: Context | None = None) -> Prediction:
-        """The synthetic gradient for an activation of the trigger's shape, in at least float32.
+    def forward(self, trigger: Tensor) -> Tensor:
+        """Hand the trigger on, and cut its gradient.
 
         Raises:
-            ContextError: The context is missing, unexpected or of a wrong shape.
-            SynthesizerError: What the synthesizer predicts is not of the trigger's shape.
+            DNIError: The trigger needs no gradient: nothing in front would learn.
+            ContextError: The context of the scope is missing or does not fit.
         """
-        if (context is None) != (self.context_size is None):
-            self.check(trigger, context)
-        trigger = trigger.detach().to(self.dtype)
-        if torch.is_autocast_enabled(trigger.device.type):
-            with torch.autocast(trigger.device.type, enabled=False):
-                return self._predict(trigger, context)
-        return self._predict(trigger, context)
+        if not self._cuts():
+            return trigger
+        check_graph(self.owner, trigger)
+        return cross(trigger, self._crossing(trigger))
+
+    def make_trigger(self, trigger: Tensor) -> Tensor:
+        """The trigger cut from its history; the gradient that comes to it teaches the synthesizer.
+
+        In ``eval()`` and under ``no_grad`` the trigger as it is.
+
+        Raises:
+            ContextError: The context of the scope is missing or does not fit.
+        """
+        if not self._cuts():
+            return trigger
+        return cross(trigger.detach().requires_grad_(), self._crossing(trigger, _unwanted))
+
+    def backward(self, trigger: Tensor, factor: float = 1.0) -> None:
+        """Backpropagate ``factor`` times the synthetic gradient from a tensor.
+
+        At once, or at the end of a :func:`defer_backward` scope. In ``eval()`` nothing happens.
+
+        Raises:
+            DNIError: The tensor is in no graph.
+            ContextError: The context of the scope is missing or does not fit.
+            SynthesizerError: What the synthesizer predicts is not of the tensor's shape.
+        """
+        if not self.training:
+            return
+        check_graph(f"backward() of {self.owner}", trigger)
+        gradient = self.receive(trigger)
+        backward(trigger, gradient if factor == 1 else gradient * factor)
+
+    def _cuts(self) -> bool:
+        return self.training and torch.is_grad_enabled()
+
+    def _crossing(self, trigger: Tensor, terms: Callable[[], Terms] = Terms) -> GradientCrossing:
+        context = current_context()
+        self.check(trigger, context)
+        self.learner.discard()
+        return GradientCrossing(self, trigger.detach(), context, terms)
+
+    def answer(
+        self,
+        trigger: Tensor,
+        context: Context | None,
+        true: Tensor | None,
+        terms: Terms,
+        seen: Tensor | None = None,
+    ) -> Tensor | None:
+        """In a backward pass, learn from the true gradient and give what goes on in its place.
+
+        Args:
+            trigger: The activation at the cut.
+            context: Of the forward pass.
+            true: The gradient that came; None where the part behind does not learn.
+            terms: What goes on.
+            seen: What the part behind saw in the activation's place, and the true gradient belongs
+                to; None where it saw the activation.
+
+        Returns:
+            ``(1 - lambda) * synthetic + lambda * true``, the BP(lambda) mix, or the synthetic
+            gradient alone where no true one came; None where nothing goes on. Jaderberg et al.
+            2017, section 2.1, bootstrapped: what comes is itself built on the synthetic gradients
+            of later cuts.
+        """
+        needless = not terms.wanted or terms.bp_lambda == 1
+        if true is None and needless:
+            self.learner.collect(None)
+            return None
+        with torch.no_grad():
+            prediction = self.predict(trigger if seen is None else seen, context)
+            lesson = prediction.learn_alone() if true is None else self.lesson(prediction, true)
+            self.learner.collect(lesson)
+            if needless:
+                return true if terms.wanted else None
+            if seen is not None:
+                prediction = self.predict(trigger, context)
+            synthetic = prediction.message.to(trigger.dtype)
+            if true is None or not terms.bp_lambda:
+                return synthetic
+            return torch.lerp(synthetic, true, terms.bp_lambda)
+
+    def check(self, trigger: Tensor, context: Context | None) -> None:
+        """Raise :class:`DNIError` where the trigger or the context does not fit."""
+        if self._predicts_loss and context is not None and self.context_size is not None:
+            context.target(self.context_size, trigger, self.owner)
+        else:
+            super().check(trigger, context)
+
+    def _check_message(self, message: Tensor, trigger: Tensor) -> None:
+        if message.shape != trigger.shape:
+            raise SynthesizerError(
+                f"{self.owner}: the message, a gradient of shape {tuple(message.shape)}, is not of "
+                f"the trigger's shape {tuple(trigger.shape)}"
+            )
 
     def _predict(self, trigger: Tensor, context: Context | None) -> Prediction:
-        if self._predicts == "loss":
+        if self._predicts_loss:
             return self._local_loss(trigger, context)
-        input = trigger
-        if self.context_size is not None and context is not None:
-            input = context.joined(trigger, self.context_size, self.feature_dim, self.name)
-        if self._move_features:
-            input = input.movedim(self.feature_dim, -1)
-        output, taped = self._run(input)
-        if self._move_features:
-            with torch.enable_grad():
-                output = output.movedim(-1, self.feature_dim)
-        if output.shape != trigger.shape:
+        prediction = super()._predict(trigger, context)
+        if prediction.message.shape != trigger.shape:
             raise SynthesizerError(
-                f"the synthesizer of interface {self.name!r} ({type(self.synthesizer).__name__}) "
-                f"predicts shape {tuple(output.shape)} for an activation of shape "
+                f"the synthesizer of {self.owner} ({type(self.synthesizer).__name__}) "
+                f"predicts shape {tuple(prediction.message.shape)} for an activation of shape "
                 f"{tuple(trigger.shape)}: make its output_size the activation's features"
             )
-        return RegressedGradient(output, self.scale, self.moments, taped)
-
-    def _run(self, input: Tensor) -> tuple[Tensor, tuple[Perceptron, Tape] | None]:
-        if self._perceptron is not None:
-            output, tape = self._perceptron.run(input)
-            return output, (self._perceptron, tape)
-        with torch.enable_grad():
-            output, hidden = self.synthesizer(input, self.hidden)
-        self.hidden = _mapped(Tensor.detach, hidden)
-        return output, None
+        return prediction
 
     def _local_loss(self, trigger: Tensor, context: Context | None) -> Prediction:
         assert isinstance(self.synthesizer, DNI_Network)
         assert context is not None
         assert self.context_size is not None
-        target = context.target(self.context_size, trigger, self.name)
+        target = context.target(self.context_size, trigger, self.owner)
         gain = self.moments.ratio
         moved = trigger.movedim(self.feature_dim, -1)
-        gradient = self.synthesizer.loss_gradient(moved, target, gain)
-        return LossGradient(gradient.movedim(-1, self.feature_dim), gain, self.moments)
+        with _LossGrads(self.synthesizer) as grads:
+            gradient = self.synthesizer.loss_gradient(moved, target, gain)
+        gradient = gradient.movedim(-1, self.feature_dim)
+        return LossGradient(gradient, gain, self.moments, grads.taken)
 
     def stats(self) -> InterfaceStats:
         """How well it predicts, over about the last hundred updates."""
-        gain = self.moments.ratio.item() if self._predicts == "loss" else 1.0
-        return self.moments.stats(gain)
+        return self.moments.stats(self.moments.ratio.item() if self._predicts_loss else 1.0)
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> BackwardInterface:
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        self.dtype = torch.promote_types(fn(self.moments.values).dtype, torch.float32)
-        # A network in half precision keeps its synthesizers, which are small, in single.
-        self.synthesizer.to(self.dtype)
-        like = fn(self.moments.values).to(self.dtype)
-        self.moments.to(like)
-        if self.scale is not None:
-            self.scale.to(like)
-        self.hidden = _mapped(fn, self.hidden)
+
+class _LossGrads:
+    """Takes the gradients that a local loss leaves in its parameters, until it is to learn."""
+
+    def __init__(self, synthesizer: nn.Module) -> None:
+        self._parameters = [*synthesizer.parameters()]
+        self._kept = [parameter.grad for parameter in self._parameters]
+        self.taken: list[tuple[nn.Parameter, Tensor | None]] = []
+
+    def __enter__(self) -> _LossGrads:
+        for parameter in self._parameters:
+            parameter.grad = None
         return self
 
-    def extra_repr(self) -> str:
-        """Name and sizes, for ``print``."""
-        return f"name={self.name!r}, context_size={self.context_size}"
-
-    def get_extra_state(self) -> dict[str, Any]:
-        """The normalisation and the recurrent synthesizer's state, for ``state_dict``."""
-        scale = None if self.scale is None else self.scale.state_dict()
-        return {"moments": self.moments.state_dict(), "scale": scale, "hidden": self.hidden}
-
-    def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Go on from a saved state."""
-        self.moments.load_state_dict(state["moments"])
-        if self.scale is not None:
-            self.scale.load_state_dict(state["scale"])
-        self.hidden = state["hidden"]
+    def __exit__(self, *error: object) -> None:
+        self.taken = [(parameter, parameter.grad) for parameter in self._parameters]
+        for parameter, grad in zip(self._parameters, self._kept, strict=True):
+            parameter.grad = grad
 
 
-def _mapped(fn: Callable[[Tensor], Tensor], hidden: Hidden) -> Hidden:
-    if isinstance(hidden, Tensor):
-        return fn(hidden)
-    if isinstance(hidden, (tuple, list)):
-        return type(hidden)(_mapped(fn, part) for part in hidden)
-    if isinstance(hidden, dict):
-        return {key: _mapped(fn, part) for key, part in hidden.items()}
-    return hidden
+class GradientCrossing:
+    """An activation crosses as it is, its gradient as a prediction."""
+
+    def __init__(
+        self,
+        interface: BackwardInterface,
+        trigger: Tensor,
+        context: Context | None,
+        terms: Callable[[], Terms],
+    ) -> None:
+        self._interface = interface
+        self._trigger = trigger
+        self._context = context
+        self._terms = terms
+
+    def value(self, activation: Tensor) -> Tensor:
+        """The activation."""
+        return activation.clone()
+
+    def answer(self, grad: Tensor | None) -> Tensor | None:
+        """The synthetic gradient."""
+        return self._interface.answer(self._trigger, self._context, grad, self._terms())

@@ -1,12 +1,14 @@
-"""Synthesizers: the networks that predict gradients."""
+"""Synthesizers: the networks that predict messages, gradients most of all."""
 
 from .base import DNI_Network
+from .basic import BasicSynthesizer
 from .conv import Conv2d_DNI
 from .linear import Linear_DNI, Linear_Sigmoid_DNI
 from .local_loss import LocalLoss_DNI
 from .rnn import RNN_DNI
 
 __all__ = [
+    "BasicSynthesizer",
     "Conv2d_DNI",
     "DNI_Network",
     "Linear_DNI",

@@ -1,18 +1,17 @@
-"""Training synthesizers inside the user's backward pass: one step for all, at its end."""
+"""Training synthesizers: one step for all lessons of a backward pass, at its end."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn, Tensor
 from torch.optim import Optimizer
 
-from .errors import SynthesizerError
-from .interfaces.backward import BackwardInterface
-from .interfaces.predictions import Lesson
+from ..errors import SynthesizerError
+from ._predictions import Lesson
 
 OptimizerFactory = Callable[..., Optimizer]
 
@@ -38,17 +37,18 @@ class Learner:
 
     Args:
         optim: ``"adam"``, ``"adamw"``, ``"rmsprop"``, ``"sgd"``, an optimizer class, or any
-            callable ``(parameters, lr=...) -> Optimizer``.
+            callable ``(parameters, lr=...) -> Optimizer``. None leaves the gradients in the
+            parameters' ``grad``, for an optimizer of the user's.
         lr: Learning rate; None takes each synthesizer's own default.
 
     Raises:
         SynthesizerError: ``optim`` is none of these.
     """
 
-    def __init__(self, optim: str | OptimizerFactory, lr: float | None) -> None:
+    def __init__(self, optim: str | OptimizerFactory | None, lr: float | None) -> None:
         if isinstance(optim, str) and optim not in _NAMED:
             raise SynthesizerError(f"grad_optim must be one of {', '.join(_NAMED)}, not {optim!r}")
-        if not isinstance(optim, str) and not callable(optim):
+        if not isinstance(optim, str) and optim is not None and not callable(optim):
             raise SynthesizerError(
                 f"grad_optim must be a name, a class or a callable, not {type(optim).__name__}"
             )
@@ -61,12 +61,12 @@ class Learner:
         self.optimizer: Optimizer | None = None
         self.steps = 0
 
-    def add(self, interface: BackwardInterface) -> None:
-        """Take an interface's synthesizer under training."""
-        parameters = [p for p in interface.synthesizer.parameters() if p.requires_grad]
-        if not parameters:
+    def add(self, synthesizer: nn.Module, default_lr: float) -> None:
+        """Take a synthesizer under training."""
+        parameters = [p for p in synthesizer.parameters() if p.requires_grad]
+        if not parameters or self._optim is None:
             return
-        lr = interface.default_lr if self._lr is None else self._lr
+        lr = default_lr if self._lr is None else self._lr
         if self.optimizer is None:
             self.optimizer = self._build(parameters, lr)
             self._groups[lr] = 0
@@ -78,6 +78,7 @@ class Learner:
             self.optimizer.add_param_group({"params": parameters, "lr": lr})
 
     def _build(self, parameters: list[nn.Parameter], lr: float) -> Optimizer:
+        assert self._optim is not None
         if not isinstance(self._optim, str):
             return self._optim(parameters, lr=lr)
         factory, options = _NAMED[self._optim]
@@ -85,15 +86,22 @@ class Learner:
             options = {**options, "fused": True}
         return factory(parameters, lr=lr, **options)
 
-    def collect(self, lesson: Lesson) -> None:
-        """Hand in one cut's lesson; call it in a backward pass only."""
+    def collect(self, lesson: Lesson | None) -> None:
+        """Hand in one cut's lesson; in a backward pass it counts at the end, outside at once.
+
+        None only sees to it that the pass counts as a step.
+        """
         task = torch._C._current_graph_task_id()
+        if task == -1:
+            self.train([] if lesson is None else [lesson])
+            return
         if task not in self._lessons:
             self._lessons[task] = []
             # The engine's own end-of-pass callback, which DistributedDataParallel uses too.
             engine = torch.autograd.Variable._execution_engine
             engine.queue_callback(_Finish(self, task))
-        self._lessons[task].append(lesson)
+        if lesson is not None:
+            self._lessons[task].append(lesson)
 
     def discard(self) -> None:
         """Forget the lessons of backward passes that an exception ended."""
@@ -103,17 +111,20 @@ class Learner:
 
     def finish(self, task: int) -> None:
         """Train on all lessons of a backward pass: one backpropagation, one step."""
-        lessons = self._lessons.pop(task, [])
+        self.train(self._lessons.pop(task, []))
+
+    def train(self, lessons: list[Lesson]) -> None:
+        """Train on these lessons at once."""
         self.steps += 1
-        if self.optimizer is None or not lessons:
-            return
-        outputs = [lesson.output for lesson in lessons if lesson.output is not None]
-        errors = [lesson.error for lesson in lessons if lesson.error is not None]
-        if outputs:
+        graded = [lesson for lesson in lessons if lesson.output is not None]
+        if graded:
+            outputs = [cast(Tensor, lesson.output) for lesson in graded]
+            errors = [cast(Tensor, lesson.error) for lesson in graded]
             torch.autograd.backward(outputs, errors)
-        if self._finite(lessons):
-            self.optimizer.step()
-        self._clear_grads()
+        if self.optimizer is not None and lessons:
+            if self._finite(lessons):
+                self.optimizer.step()
+            self._clear_grads()
 
     def _finite(self, lessons: list[Lesson]) -> bool:
         """Whether to step: true gradients that overflow (loss scaling makes some) teach nothing."""

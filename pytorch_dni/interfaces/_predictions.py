@@ -1,0 +1,120 @@
+"""One prediction of an interface: the message now, the lesson when the true one comes."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import NamedTuple
+
+import torch
+from torch import nn, Tensor
+
+from .._moments import Moments, RunningScale
+from ..synthesizers.base import Hidden
+from ._runners import Run
+
+
+class Lesson(NamedTuple):
+    """What a synthesizer learns from one true message.
+
+    Attributes:
+        output: Where backpropagation into the synthesizer starts; None where its parameters have
+            their gradients already.
+        error: The gradient it starts with.
+        square: Sum of squares of the true message, not finite where that overflowed; None where
+            nobody measured it.
+    """
+
+    output: Tensor | None = None
+    error: Tensor | None = None
+    square: float | Tensor | None = None
+
+
+class Prediction(ABC):
+    """A synthetic message, and how its synthesizer learns from the true one.
+
+    Attributes:
+        message: The synthetic message, cut from any graph.
+        hidden: The synthesizer's state, once it has learned from this prediction.
+    """
+
+    message: Tensor
+    hidden: Hidden = None
+
+    @abstractmethod
+    def learn(self, true: Tensor) -> Lesson:
+        """Take in the true message, of the synthetic one's shape and the synthesizer's type."""
+
+    def learn_alone(self) -> Lesson | None:
+        """The lesson where no true message came, if there is one."""
+        return None
+
+
+class RegressedMessage(Prediction):
+    """The synthesizer's output is the message, in units of the true one's running size."""
+
+    def __init__(self, run: Run, scale: RunningScale | None, moments: Moments):
+        self.hidden = run.hidden
+        self._run = run
+        self._scale = scale
+        self._moments = moments
+        # The scale of the steps before: the true message of this one may not be there yet.
+        units = run.output.detach()
+        self.message = units if scale is None else units * scale.value
+
+    def learn(self, true: Tensor) -> Lesson:
+        """Towards the least mean squared error between output and normalised true message."""
+        self._moments.update(self.message, true)
+        slope = 2 / max(true.numel(), 1)
+        output = self._run.output
+        if self._scale is None:
+            square: float | Tensor | None = None
+            error = torch.sub(output.detach(), true).mul_(slope)
+        else:
+            square = self._scale.update(true)
+            error = output.detach() * slope
+            scale = self._scale.value
+            if isinstance(scale, Tensor):
+                error.addcdiv_(true, scale, value=-slope)
+            else:
+                error.add_(true, alpha=-slope / scale)
+        if self._run.taped is not None:
+            perceptron, tape = self._run.taped
+            perceptron.backpropagate(tape, error)
+            return Lesson(square=square)
+        return Lesson(output, error, square) if output.requires_grad else Lesson(square=square)
+
+
+class LossGradient(Prediction):
+    """The gradient of a local loss by the activation, brought to the size of the true one.
+
+    The loss at the end may be scaled, or averaged otherwise: only the direction is local.
+    """
+
+    def __init__(
+        self,
+        gradient: Tensor,
+        gain: Tensor,
+        moments: Moments,
+        grads: list[tuple[nn.Parameter, Tensor | None]],
+    ):
+        self.message = gradient
+        self._gain = gain
+        self._moments = moments
+        self._grads = grads
+
+    def learn(self, true: Tensor) -> Lesson:
+        """From the local loss; the true gradient says how large it is."""
+        self._moments.update(self.message, true, self._gain)
+        # An activation that overflowed would spoil the head for good; the true gradient tells.
+        flat = true.reshape(-1)
+        square = torch.dot(flat, flat)
+        return self.learn_alone()._replace(
+            square=square.item() if square.device.type == "cpu" else square
+        )
+
+    def learn_alone(self) -> Lesson:
+        """The local loss needs no true gradient to be learned from."""
+        for parameter, grad in self._grads:
+            if grad is not None:
+                parameter.grad = grad if parameter.grad is None else parameter.grad + grad
+        return Lesson()

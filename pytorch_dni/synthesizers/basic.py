@@ -1,0 +1,97 @@
+"""The plain synthesizer for interfaces placed by hand."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn, Tensor
+
+from ..errors import ContextError, SynthesizerError
+from ._layers import zero_
+from ._perceptron import Perceptron
+
+
+class BasicSynthesizer(nn.Module):
+    """A perceptron from a trigger, and a context, to a message.
+
+    Any module with this ``forward(trigger, context)`` is a synthesizer. One that has the attribute
+    ``context_dim`` is handed features of that size, laid along the trigger's dimensions (labels
+    one-hot encoded); one that lacks it is handed the context as it was given, or None.
+
+    Args:
+        output_dim: Features of the message.
+        n_hidden: Hidden layers; 0 is the paper's linear synthesizer.
+        hidden_dim: Their width; None makes them as wide as the message.
+        trigger_dim: Features of the trigger; None where they are the message's, as they are for
+            gradients.
+        context_dim: Width of the context, for labels the number of classes. None: no context.
+        norm: Normalisation in the hidden layers: ``"batch"`` (statistics of the batch), ``"layer"``
+            or None.
+
+    Shape:
+        ``(*, trigger_dim)`` and ``(*, context_dim)`` to ``(*, output_dim)``.
+
+    Raises:
+        SynthesizerError: A size is wrong.
+
+    Source: Jaderberg et al. 2017, section 2.1: the model ``M``; its last layer starts at zero.
+    """
+
+    def __init__(
+        self,
+        output_dim: int,
+        n_hidden: int = 0,
+        hidden_dim: int | None = None,
+        trigger_dim: int | None = None,
+        context_dim: int | None = None,
+        norm: str | None = "batch",
+    ) -> None:
+        super().__init__()
+        self.output_dim = output_dim
+        self.trigger_dim = output_dim if trigger_dim is None else trigger_dim
+        self.context_dim = context_dim
+        hidden = output_dim if hidden_dim is None else hidden_dim
+        sizes = {
+            "output_dim": output_dim,
+            "hidden_dim": hidden,
+            "trigger_dim": self.trigger_dim,
+            "context_dim": 1 if context_dim is None else context_dim,
+        }
+        for name, size in sizes.items():
+            if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+                raise SynthesizerError(
+                    f"BasicSynthesizer: {name} must be a positive integer, got {size!r}"
+                )
+        self.layers = Perceptron(
+            self.trigger_dim + (context_dim or 0), hidden, output_dim, n_hidden, norm
+        )
+        zero_(self.layers.last)
+
+    def forward(self, trigger: Tensor, context: Tensor | None = None) -> Tensor:
+        """Predict a message ``(*, output_dim)``, in units of its running root mean square.
+
+        Raises:
+            ContextError: The context is missing, or of a wrong shape.
+            SynthesizerError: The trigger is not ``trigger_dim`` wide.
+        """
+        self.check(trigger)
+        if self.context_dim is None:
+            return self.layers(trigger)  # type: ignore[no-any-return]
+        wanted = (*trigger.shape[:-1], self.context_dim)
+        if context is None or context.shape != wanted:
+            given = None if context is None else tuple(context.shape)
+            raise ContextError(
+                f"BasicSynthesizer takes a context of shape {wanted} here, but got {given}"
+            )
+        return self.layers(torch.cat([trigger, context.to(trigger)], -1))  # type: ignore[no-any-return]
+
+    def check(self, trigger: Tensor) -> None:
+        """Raise :class:`SynthesizerError` where the trigger does not fit."""
+        if trigger.dim() == 0 or trigger.shape[-1] != self.trigger_dim:
+            raise SynthesizerError(
+                f"BasicSynthesizer takes triggers with {self.trigger_dim} features in the last "
+                f"dimension, but got shape {tuple(trigger.shape)}: give the right trigger_dim"
+            )
+
+    def taped(self) -> Perceptron | None:
+        """The perceptron that does all of :meth:`forward` and can do without autograd."""
+        return self.layers if type(self).forward is BasicSynthesizer.forward else None
