@@ -123,6 +123,6 @@ def check_graph(owner: str, tensor: Tensor) -> None:
     if not tensor.requires_grad:
         raise DNIError(
             f"{owner}: the tensor of shape {tuple(tensor.shape)} needs no gradient: nothing in "
-            "front of it can learn. Compute it from parameters that learn, or from a make_trigger() "
-            "tensor, without detach() and outside of torch.no_grad()"
+            "front of it can learn. Compute it from parameters that learn, or from a "
+            "make_trigger() tensor, without detach() and outside of torch.no_grad()"
         )

@@ -40,12 +40,15 @@ class Learner:
             callable ``(parameters, lr=...) -> Optimizer``. None leaves the gradients in the
             parameters' ``grad``, for an optimizer of the user's.
         lr: Learning rate; None takes each synthesizer's own default.
+        repeats: How many steps are taken on the lessons of a pass.
 
     Raises:
         SynthesizerError: ``optim`` is none of these.
     """
 
-    def __init__(self, optim: str | OptimizerFactory | None, lr: float | None) -> None:
+    def __init__(
+        self, optim: str | OptimizerFactory | None, lr: float | None, repeats: int = 1
+    ) -> None:
         if isinstance(optim, str) and optim not in _NAMED:
             raise SynthesizerError(f"grad_optim must be one of {', '.join(_NAMED)}, not {optim!r}")
         if not isinstance(optim, str) and optim is not None and not callable(optim):
@@ -56,6 +59,7 @@ class Learner:
             raise SynthesizerError(f"grad_lr must not be negative, got {lr}")
         self._optim = optim
         self._lr = lr
+        self._repeats = repeats
         self._groups: dict[float, int] = {}
         self._lessons: dict[int, list[Lesson]] = {}
         self.optimizer: Optimizer | None = None
@@ -116,15 +120,23 @@ class Learner:
     def train(self, lessons: list[Lesson]) -> None:
         """Train on these lessons at once."""
         self.steps += 1
+        self._backpropagate(lessons)
+        if self.optimizer is None or not lessons:
+            return
+        if self._finite(lessons):
+            self.optimizer.step()
+            for _ in range(self._repeats - 1):
+                self._clear_grads()
+                self._backpropagate([lesson.again() for lesson in lessons if lesson.again])
+                self.optimizer.step()
+        self._clear_grads()
+
+    def _backpropagate(self, lessons: list[Lesson]) -> None:
         graded = [lesson for lesson in lessons if lesson.output is not None]
         if graded:
             outputs = [cast(Tensor, lesson.output) for lesson in graded]
             errors = [cast(Tensor, lesson.error) for lesson in graded]
             torch.autograd.backward(outputs, errors)
-        if self.optimizer is not None and lessons:
-            if self._finite(lessons):
-                self.optimizer.step()
-            self._clear_grads()
 
     def _finite(self, lessons: list[Lesson]) -> bool:
         """Whether to step: true gradients that overflow (loss scaling makes some) teach nothing."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -22,11 +23,13 @@ class Lesson(NamedTuple):
         error: The gradient it starts with.
         square: Sum of squares of the true message, not finite where that overflowed; None where
             nobody measured it.
+        again: Gives the same lesson to a synthesizer that has learned since.
     """
 
     output: Tensor | None = None
     error: Tensor | None = None
     square: float | Tensor | None = None
+    again: Callable[[], Lesson] | None = None
 
 
 class Prediction(ABC):
@@ -35,14 +38,19 @@ class Prediction(ABC):
     Attributes:
         message: The synthetic message, cut from any graph.
         hidden: The synthesizer's state, once it has learned from this prediction.
+        renew: Gives the same prediction of a synthesizer that has learned since.
     """
 
     message: Tensor
     hidden: Hidden = None
+    renew: Callable[[], Prediction]
 
     @abstractmethod
-    def learn(self, true: Tensor) -> Lesson:
-        """Take in the true message, of the synthetic one's shape and the synthesizer's type."""
+    def learn(self, true: Tensor, again: bool = False) -> Lesson:
+        """Take in the true message, of the synthetic one's shape and the synthesizer's type.
+
+        ``again`` where it has been taken in before, and counted.
+        """
 
     def learn_alone(self) -> Lesson | None:
         """The lesson where no true message came, if there is one."""
@@ -61,16 +69,17 @@ class RegressedMessage(Prediction):
         units = run.output.detach()
         self.message = units if scale is None else units * scale.value
 
-    def learn(self, true: Tensor) -> Lesson:
+    def learn(self, true: Tensor, again: bool = False) -> Lesson:
         """Towards the least mean squared error between output and normalised true message."""
-        self._moments.update(self.message, true)
+        if not again:
+            self._moments.update(self.message, true)
         slope = 2 / max(true.numel(), 1)
         output = self._run.output
         if self._scale is None:
             square: float | Tensor | None = None
             error = torch.sub(output.detach(), true).mul_(slope)
         else:
-            square = self._scale.update(true)
+            square = None if again else self._scale.update(true)
             error = output.detach() * slope
             scale = self._scale.value
             if isinstance(scale, Tensor):
@@ -102,8 +111,10 @@ class LossGradient(Prediction):
         self._moments = moments
         self._grads = grads
 
-    def learn(self, true: Tensor) -> Lesson:
+    def learn(self, true: Tensor, again: bool = False) -> Lesson:
         """From the local loss; the true gradient says how large it is."""
+        if again:
+            return self.learn_alone()
         self._moments.update(self.message, true, self._gain)
         # An activation that overflowed would spoil the head for good; the true gradient tells.
         flat = true.reshape(-1)

@@ -12,6 +12,7 @@ from .._moments import InterfaceStats
 from ..context import Context, current_context
 from ..errors import SynthesizerError
 from ..synthesizers import DNI_Network
+from ..synthesizers.base import Hidden
 from ._crossing import cross
 from ._deferred import backward, check_graph
 from ._predictions import LossGradient, Prediction
@@ -160,10 +161,15 @@ class BackwardInterface(UnidirectionalInterface):
                 f"the trigger's shape {tuple(trigger.shape)}"
             )
 
-    def _predict(self, trigger: Tensor, context: Context | None) -> Prediction:
+    def ask(self, trigger: Tensor, context: Context | None, hidden: Hidden) -> Prediction:
+        """The prediction from a given state; the trigger is of the synthesizer's type.
+
+        Raises:
+            SynthesizerError: What the synthesizer predicts is not of the trigger's shape.
+        """
         if self._predicts_loss:
             return self._local_loss(trigger, context)
-        prediction = super()._predict(trigger, context)
+        prediction = super().ask(trigger, context, hidden)
         if prediction.message.shape != trigger.shape:
             raise SynthesizerError(
                 f"the synthesizer of {self.owner} ({type(self.synthesizer).__name__}) "

@@ -159,9 +159,11 @@ class UnidirectionalInterface(nn.Module):
 
     def lesson(self, prediction: Prediction, message: Tensor) -> Lesson:
         """What the synthesizer learns from the true message of a prediction."""
+        message = message.detach().to(self.dtype)
         with torch.no_grad():
             self.hidden = prediction.hidden
-            return prediction.learn(message.detach().to(self.dtype))
+            lesson = prediction.learn(message)
+        return lesson._replace(again=_Again(prediction, message))
 
     def version(self) -> int:
         """Grows whenever the synthesizer learns."""
@@ -183,14 +185,14 @@ class UnidirectionalInterface(nn.Module):
         """
         if context is None and self.context_size is not None:
             self.check(trigger, context)
-        trigger = trigger.detach().to(self.dtype)
-        if torch.is_autocast_enabled(trigger.device.type):
-            with torch.autocast(trigger.device.type, enabled=False):
-                return self._predict(trigger, context)
-        return self._predict(trigger, context)
+        renew = _Renew(self, trigger.detach().to(self.dtype), context, self.hidden)
+        prediction = renew()
+        prediction.renew = renew
+        return prediction
 
-    def _predict(self, trigger: Tensor, context: Context | None) -> Prediction:
-        run = self._runner.run(trigger, context, self.hidden)
+    def ask(self, trigger: Tensor, context: Context | None, hidden: Hidden) -> Prediction:
+        """The prediction from a given state; the trigger is of the synthesizer's type."""
+        run = self._runner.run(trigger, context, hidden)
         return RegressedMessage(run, self.scale, self.moments)
 
     def stats(self) -> InterfaceStats:
@@ -249,3 +251,38 @@ class UnidirectionalInterface(nn.Module):
         if self.scale is not None:
             self.scale.load_state_dict(state["scale"])
         self.hidden = state["hidden"]
+
+
+class _Renew:
+    """Asks a synthesizer for the same prediction."""
+
+    def __init__(
+        self,
+        interface: UnidirectionalInterface,
+        trigger: Tensor,
+        context: Context | None,
+        hidden: Hidden,
+    ) -> None:
+        self._interface = interface
+        self._trigger = trigger
+        self._context = context
+        self._hidden = hidden
+
+    def __call__(self) -> Prediction:
+        device = self._trigger.device.type
+        if torch.is_autocast_enabled(device):
+            with torch.autocast(device, enabled=False):
+                return self._interface.ask(self._trigger, self._context, self._hidden)
+        return self._interface.ask(self._trigger, self._context, self._hidden)
+
+
+class _Again:
+    """Gives a synthesizer the same lesson."""
+
+    def __init__(self, prediction: Prediction, message: Tensor) -> None:
+        self._renew = prediction.renew
+        self._message = message
+
+    def __call__(self) -> Lesson:
+        with torch.no_grad():
+            return self._renew().learn(self._message, again=True)
