@@ -13,10 +13,10 @@ from ._first_run import FirstRun
 from ._hooks import EnterHook, GradientHook, LeaveHook, OutputHook
 from ._probe import Probe, Site
 from ._recipe import Interface, Recipe
-from ._schedule import Schedule
-from ._tree import first_activation, replaced
+from ._sparse import LastPart, Schedule, TermsOf
+from ._tree import first_activation, Like, like, replaced
 from .context import Context, current_context
-from .errors import CheckpointError, ContextError, DNIError
+from .errors import ContextError, DNIError
 from .interfaces import BidirectionalInterface
 from .interfaces._crossing import cross, is_crossing
 from .interfaces._learner import Learner
@@ -24,7 +24,6 @@ from .interfaces.backward import GradientCrossing, Terms
 from .interfaces.bidirectional import ExchangeCrossing
 
 BPLambda: TypeAlias = "float | Callable[[int], float]"
-Like: TypeAlias = "tuple[list[int], str]"  # shape and type of a tensor, as plain data
 
 
 class Cuts:
@@ -53,11 +52,11 @@ class Cuts:
         self.copied: set[str] = set()
         self.first_run = None if probe is None else FirstRun(self, probe)
         self.input: Tensor | None = None  # of the running forward pass, for the full unlock
+        self.schedule = schedule
+        self.sites: dict[str, Site] = {"": Site("", "")} if probe is None else {}
+        self.likes: dict[str, Like] = {}  # what the interfaces were made for
+        self.input_like: Like | None = None
         self._recipe = recipe
-        self._schedule = schedule
-        self._sites: dict[str, Site] = {"": Site("", "")} if probe is None else {}
-        self._likes: dict[str, Like] = {}
-        self._input_like: Like | None = None
         self._handles: list[RemovableHandle] = []
         self._closed = False
 
@@ -71,10 +70,10 @@ class Cuts:
         if self._recipe.full:
             enter = EnterHook(self)
             self._handles.append(self.network.register_forward_pre_hook(enter, with_kwargs=True))
-        for name in self._sites:
+        for name in self.sites:
             module = self.network.get_submodule(name)
             self._handles.append(module.register_forward_hook(OutputHook(self, name)))
-        if self._recipe.full or self._schedule.sparse:
+        if self._recipe.full or self.schedule.sparse:
             leave = LeaveHook(self)
             self._handles.append(self.network.register_forward_hook(leave, always_call=True))
 
@@ -94,7 +93,7 @@ class Cuts:
 
     def install(self, sites: Iterable[Site]) -> None:
         """Cut at these places from now on."""
-        self._sites = {site.name: site for site in sites}
+        self.sites = {site.name: site for site in sites}
         self.first_run = None
         if self._handles:
             self.remove()
@@ -109,9 +108,9 @@ class Cuts:
     def add(self, interface: Interface, name: str, output: Tensor) -> None:
         """Take an interface into use."""
         self.interfaces[name] = interface
-        self._likes[name] = like(output)
+        self.likes[name] = like(output)
         if self.input is not None:
-            self._input_like = like(self.input)
+            self.input_like = like(self.input)
         interface.taught_by(self.learner)
 
     def enter(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -134,7 +133,7 @@ class Cuts:
     def leave(self, output: Any) -> Any:
         """The network has run: with sparse updates, see to it that its last part may sleep."""
         self.input = None
-        if not self._schedule.sparse or not self.learning():
+        if not self.schedule.sparse or not self.learning():
             return None
         return replaced(output, self._gate)
 
@@ -142,7 +141,7 @@ class Cuts:
         # Behind a cut at the very end there is nothing of the network.
         if not tensor.requires_grad or is_crossing(tensor):
             return tensor
-        return cross(tensor, _LastPart(self))
+        return cross(tensor, LastPart(self))
 
     def _trigger(self) -> Tensor | None:
         if self._recipe.full and self.input is None:
@@ -186,12 +185,12 @@ class Cuts:
         interface = self.interfaces.get(name)
         first = interface is None
         if interface is None:
-            interface = self.build(self._sites[name], activation)
+            interface = self.build(self.sites[name], activation)
         self.check(interface, activation)
         if first:
             self.add(interface, name, activation)
         context = current_context()
-        if self._recipe.full or self._schedule.sparse:
+        if self._recipe.full or self.schedule.sparse:
             crossed = self._cross(name, interface, activation, context)
             return replaced(output, lambda tensor: crossed if tensor is activation else tensor)
         copy = first or name in self.copied
@@ -201,7 +200,7 @@ class Cuts:
     def _cross(
         self, name: str, interface: Interface, activation: Tensor, context: Context | None
     ) -> Tensor:
-        terms = _TermsOf(self, name)
+        terms = TermsOf(self, name)
         if not isinstance(interface, BidirectionalInterface):
             trigger = activation.detach()
             return cross(activation, GradientCrossing(interface, trigger, context, terms))
@@ -227,97 +226,9 @@ class Cuts:
 
     def terms(self, name: str) -> Terms:
         """On which terms a gradient crosses a cut in this step."""
-        learns = self._schedule.learns(name, self.learner.steps)
+        learns = self.schedule.learns(name, self.learner.steps)
         return Terms(self.current_lambda(), learns)
 
     def current_lambda(self) -> float:
         """``bp_lambda``, asked for the present step where it is a function."""
         return self.bp_lambda(self.learner.steps) if callable(self.bp_lambda) else self.bp_lambda
-
-    def state_dict(self) -> dict[str, Any]:
-        """Cuts, synthesizers and their training, as plain data and tensors."""
-        return {
-            "sites": [[site.name, site.source] for site in self._sites.values()],
-            "placed": self.first_run is None,
-            "interfaces": {
-                name: {"like": self._likes[name], "state": interface.state_dict()}
-                for name, interface in self.interfaces.items()
-            },
-            "copied": sorted(self.copied),
-            "input": self._input_like,
-            "seed": self._schedule.seed,
-            "bp_lambda": None if callable(self.bp_lambda) else float(self.bp_lambda),
-            "learner": self.learner.state_dict(),
-        }
-
-    def load_state_dict(self, state: dict[str, Any], learner: Learner) -> None:
-        """Become what was saved, with interfaces built anew and trained by a fresh ``learner``.
-
-        Raises:
-            CheckpointError: The network has no such places, or synthesizers made by this
-                wrapper's arguments don't take the saved state. Nothing has changed.
-        """
-        sites = {name: Site(name, source) for name, source in state["sites"]}
-        device = next((p.device for p in self.network.parameters()), torch.device("cpu"))
-        built = {}
-        try:
-            self.input = None if state["input"] is None else zeros(state["input"], device)
-            for name, saved in state["interfaces"].items():
-                built[name] = self.build(sites[name], zeros(saved["like"], device))
-                built[name].load_state_dict(saved["state"])
-                built[name].taught_by(learner)
-            learner.load_state_dict(state["learner"])
-        except (AttributeError, KeyError, RuntimeError, ValueError) as error:
-            raise CheckpointError(
-                "the checkpoint does not fit this wrapper: give DNI the network and the arguments "
-                f"(layers, dni_network, sizes, grad_optim) that it was saved with. {error}"
-            ) from error
-        finally:
-            self.input = None
-        self.interfaces = built
-        self._likes = {name: saved["like"] for name, saved in state["interfaces"].items()}
-        self._input_like = state["input"]
-        self._schedule.seed = state["seed"]
-        self.copied = set(state["copied"])
-        if state["bp_lambda"] is not None and not callable(self.bp_lambda):
-            self.bp_lambda = state["bp_lambda"]
-        self.learner = learner
-        if state["placed"]:
-            self.install(sites.values())
-
-
-def like(tensor: Tensor) -> Like:
-    """What :func:`zeros` makes another of the kind from."""
-    return [*tensor.shape], str(tensor.dtype).removeprefix("torch.")
-
-
-def zeros(like: Like, device: torch.device) -> Tensor:
-    """A tensor of that shape and type."""
-    shape, dtype = like
-    return torch.zeros(shape, dtype=getattr(torch, dtype), device=device)
-
-
-class _TermsOf:
-    """Asks for a cut's terms when the gradient comes."""
-
-    def __init__(self, cuts: Cuts, name: str) -> None:
-        self._cuts = cuts
-        self._name = name
-
-    def __call__(self) -> Terms:
-        return self._cuts.terms(self._name)
-
-
-class _LastPart:
-    """The network's output crosses as it is, its gradient where the part behind all cuts learns."""
-
-    def __init__(self, cuts: Cuts) -> None:
-        self._cuts = cuts
-
-    def value(self, activation: Tensor) -> Tensor:
-        return activation.clone()
-
-    def answer(self, grad: Tensor | None) -> Tensor | None:
-        # The step counts, even if no cut is reached in it.
-        self._cuts.learner.collect(None)
-        return grad if self._cuts.terms("").wanted else None

@@ -3,9 +3,12 @@
 import copy
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
+import torch
 from torch import Tensor
+
+Like: TypeAlias = "tuple[list[int], str]"  # shape and type of a tensor, as plain data
 
 
 def first_activation(output: object) -> Tensor | None:
@@ -52,3 +55,14 @@ def replaced(output: Any, fn: Callable[[Tensor], Tensor]) -> Any:
             output, **{name: replaced(getattr(output, name), fn) for name in names}
         )
     return output
+
+
+def like(tensor: Tensor) -> Like:
+    """What :func:`zeros` makes another of the kind from."""
+    return [*tensor.shape], str(tensor.dtype).removeprefix("torch.")
+
+
+def zeros(like: Like, device: torch.device) -> Tensor:
+    """A tensor of that shape and type."""
+    shape, dtype = like
+    return torch.zeros(shape, dtype=getattr(torch, dtype), device=device)

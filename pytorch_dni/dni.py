@@ -10,13 +10,14 @@ import torch
 from torch import nn, Tensor
 from torch.optim import Optimizer
 
+from . import _checkpoint
 from ._cuts import BPLambda, Cuts
 from ._hooks import ModuleHook
 from ._moments import InterfaceStats
 from ._probe import Probe
 from ._recipe import ForwardSpec, Interface, Recipe, SynthesizerSpec
-from ._schedule import Schedule
 from ._select import Layers, select
+from ._sparse import Schedule
 from .errors import describe, DNIError, SelectionError, SynthesizerError
 from .interfaces import BidirectionalInterface
 from .interfaces._learner import Learner, OptimizerFactory
@@ -196,7 +197,7 @@ class DNI(nn.Module):
 
     def get_extra_state(self) -> dict[str, Any]:
         """Synthesizers, normalisation and optimizer, for ``state_dict``; plain data and tensors."""
-        return self._cuts.state_dict()
+        return _checkpoint.save(self._cuts)
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Go on from a saved state, in a wrapper that has run as well as in a fresh one.
@@ -204,7 +205,7 @@ class DNI(nn.Module):
         Raises:
             CheckpointError: It does not fit this network or this wrapper's arguments.
         """
-        self._cuts.load_state_dict(state, Learner(*self._learning))
+        _checkpoint.load(self._cuts, state, Learner(*self._learning))
 
 
 def _check_network(network: nn.Module) -> None:
@@ -240,7 +241,7 @@ def _steps(grad_steps: int | None, schedule: Schedule) -> int:
     if grad_steps is None:
         # At a tenth of the updates, MNIST, three cuts, labels as context: 89 % after five epochs
         # with one step on each lesson, 95 % with eight.
-        return min(round(1 / schedule.probability), _MOST_STEPS)
+        return min(int(1 / schedule.probability + 0.5), _MOST_STEPS)
     if not isinstance(grad_steps, int) or isinstance(grad_steps, bool) or grad_steps < 1:
         raise SynthesizerError(f"grad_steps must be a positive integer, got {grad_steps!r}")
     return grad_steps

@@ -136,13 +136,12 @@ class BackwardInterface(UnidirectionalInterface):
             return None
         with torch.no_grad():
             prediction = self.predict(trigger if seen is None else seen, context)
+            answer = prediction if seen is None or needless else self.predict(trigger, context)
             lesson = prediction.learn_alone() if true is None else self.lesson(prediction, true)
             self.learner.collect(lesson)
             if needless:
                 return true if terms.wanted else None
-            if seen is not None:
-                prediction = self.predict(trigger, context)
-            synthetic = prediction.message.to(trigger.dtype)
+            synthetic = answer.message.to(trigger.dtype)
             if true is None or not terms.bp_lambda:
                 return synthetic
             return torch.lerp(synthetic, true, terms.bp_lambda)

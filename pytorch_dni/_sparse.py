@@ -3,8 +3,22 @@
 from __future__ import annotations
 
 import random
+from typing import Protocol
+
+from torch import Tensor
 
 from .errors import DNIError
+from .interfaces._learner import Learner
+from .interfaces.backward import Terms
+
+
+class Register(Protocol):
+    """What is asked of the register of a network's cuts."""
+
+    learner: Learner
+
+    def terms(self, name: str) -> Terms:
+        """On which terms a gradient crosses a cut in this step."""
 
 
 class Schedule:
@@ -39,3 +53,31 @@ class Schedule:
         """Whether a part, by the name of the cut behind it, learns in a step."""
         draw = random.Random(f"{self.seed}/{step}/{part}").random()
         return not self.sparse or draw < self.probability
+
+
+class TermsOf:
+    """Asks for a cut's terms when the gradient comes."""
+
+    def __init__(self, cuts: Register, name: str) -> None:
+        self._cuts = cuts
+        self._name = name
+
+    def __call__(self) -> Terms:
+        return self._cuts.terms(self._name)
+
+
+class LastPart:
+    """The network's output crosses as it is, its gradient where the part behind all cuts learns."""
+
+    def __init__(self, cuts: Register) -> None:
+        self._cuts = cuts
+
+    def value(self, activation: Tensor) -> Tensor:
+        """The output."""
+        return activation.clone()
+
+    def answer(self, grad: Tensor | None) -> Tensor | None:
+        """The gradient, or none."""
+        # The step counts, even if no cut is reached in it.
+        self._cuts.learner.collect(None)
+        return grad if self._cuts.terms("").wanted else None
