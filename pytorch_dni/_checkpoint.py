@@ -43,7 +43,8 @@ def load(cuts: Cuts, state: dict[str, Any], learner: Learner) -> None:
     device = next((p.device for p in cuts.network.parameters()), torch.device("cpu"))
     built = {}
     try:
-        cuts.input = None if state["input"] is None else zeros(state["input"], device)
+        if state["input"] is not None:
+            cuts.given.enter(cuts.network, (zeros(state["input"], device),), {})
         for name, saved in state["interfaces"].items():
             built[name] = cuts.build(sites[name], zeros(saved["like"], device))
             built[name].load_state_dict(saved["state"])
@@ -55,7 +56,7 @@ def load(cuts: Cuts, state: dict[str, Any], learner: Learner) -> None:
             f"(layers, dni_network, sizes, grad_optim) that it was saved with. {error}"
         ) from error
     finally:
-        cuts.input = None
+        cuts.given.forget()
     cuts.interfaces = built
     cuts.likes = {name: saved["like"] for name, saved in state["interfaces"].items()}
     cuts.input_like = state["input"]

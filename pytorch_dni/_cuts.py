@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, cast, TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import nn, Tensor
 from torch.utils.hooks import RemovableHandle
 
 from ._first_run import FirstRun
+from ._given import Given
 from ._hooks import EnterHook, GradientHook, LeaveHook, OutputHook
 from ._probe import Probe, Site
 from ._recipe import Interface, Recipe
 from ._sparse import LastPart, Schedule, TermsOf
 from ._tree import first_activation, Like, like, replaced
-from .context import Context, current_context
-from .errors import ContextError, DNIError
+from .context import Context
+from .errors import ContextError
 from .interfaces import BidirectionalInterface
+from .interfaces._backward import GradientCrossing, Terms
+from .interfaces._bidirectional import ExchangeCrossing
 from .interfaces._crossing import cross, is_crossing
 from .interfaces._learner import Learner
-from .interfaces.backward import GradientCrossing, Terms
-from .interfaces.bidirectional import ExchangeCrossing
 
 BPLambda: TypeAlias = "float | Callable[[int], float]"
 
@@ -51,7 +52,7 @@ class Cuts:
         self.interfaces: dict[str, Interface] = {}
         self.copied: set[str] = set()
         self.first_run = None if probe is None else FirstRun(self, probe)
-        self.input: Tensor | None = None  # of the running forward pass, for the full unlock
+        self.given = Given()
         self.schedule = schedule
         self.sites: dict[str, Site] = {"": Site("", "")} if probe is None else {}
         self.likes: dict[str, Like] = {}  # what the interfaces were made for
@@ -83,9 +84,14 @@ class Cuts:
             handle.remove()
         self._handles = []
 
+    def rest(self) -> None:
+        """Take the hooks out, and let go of what the last forward pass was given."""
+        self.remove()
+        self.given.forget()
+
     def close(self) -> None:
         """Take everything out, for good."""
-        self.remove()
+        self.rest()
         self._closed = True
         self.first_run = None
         self.interfaces.clear()
@@ -103,36 +109,25 @@ class Cuts:
         """An interface for a place, not yet in use."""
         module = self.network.get_submodule(site.name)
         source = self.network.get_submodule(site.source)
-        return self._recipe.build(site, module, source, output, self._trigger())
+        input = self.given.trigger() if self._recipe.full else None
+        return self._recipe.build(site, module, source, output, input)
 
     def add(self, interface: Interface, name: str, output: Tensor) -> None:
         """Take an interface into use."""
         self.interfaces[name] = interface
         self.likes[name] = like(output)
-        if self.input is not None:
-            self.input_like = like(self.input)
+        if self._recipe.full:
+            self.input_like = like(self.given.trigger())
         interface.taught_by(self.learner)
 
     def enter(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """The network was called: for the full unlock, keep what it was called with.
-
-        Raises:
-            DNIError: There is no floating-point tensor in it.
-        """
-        if not self._recipe.full or not self.network.training:
-            return
-        input = first_activation([*args, *kwargs.values()])
-        if input is None:
-            raise DNIError(
-                "unlock='full' predicts activations from the network's input, but there is no "
-                f"floating-point tensor among the arguments of {type(self.network).__name__}: "
-                "wrap the part of the network behind its embedding, or take unlock='update'"
-            )
-        self.input = input
+        """The network was called: for the full unlock, keep what it was called with."""
+        if self._recipe.full and self.network.training:
+            self.given.enter(self.network, args, kwargs)
 
     def leave(self, output: Any) -> Any:
         """The network has run: with sparse updates, see to it that its last part may sleep."""
-        self.input = None
+        self.given.leave()
         if not self.schedule.sparse or not self.learning():
             return None
         return replaced(output, self._gate)
@@ -143,28 +138,20 @@ class Cuts:
             return tensor
         return cross(tensor, LastPart(self))
 
-    def _trigger(self) -> Tensor | None:
-        if self._recipe.full and self.input is None:
-            raise DNIError(
-                "unlock='full' needs the network's input: call the network itself, not a module in "
-                "it"
-            )
-        return self.input
-
     def learning(self) -> bool:
         """Whether a forward pass run now is one of training."""
         return self.network.training and torch.is_grad_enabled()
 
     def check(self, interface: Interface, activation: Tensor) -> None:
         """Raise :class:`ContextError` where the context of the scope does not fit an interface."""
-        context = current_context()
+        context = self.given.context()
         if context is not None and not interface.takes_context:
             raise ContextError(
                 f"{interface.owner} got a context, but takes none: give DNI context_size="
                 "(the number of classes, or of features), or leave synthesizer_context away"
             )
         if isinstance(interface, BidirectionalInterface):
-            interface.check(activation, cast(Tensor, self._trigger()), context)
+            interface.check(activation, self.given.trigger(), context)
         else:
             interface.check(activation, context)
 
@@ -177,6 +164,7 @@ class Cuts:
         Raises:
             ContextError: The context is missing, unexpected or of a wrong shape.
         """
+        context = self.given.context()
         if not self.learning():
             return None
         activation = first_activation(output)
@@ -189,7 +177,6 @@ class Cuts:
         self.check(interface, activation)
         if first:
             self.add(interface, name, activation)
-        context = current_context()
         if self._recipe.full or self.schedule.sparse:
             crossed = self._cross(name, interface, activation, context)
             return replaced(output, lambda tensor: crossed if tensor is activation else tensor)
@@ -204,7 +191,7 @@ class Cuts:
         if not isinstance(interface, BidirectionalInterface):
             trigger = activation.detach()
             return cross(activation, GradientCrossing(interface, trigger, context, terms))
-        trigger = cast(Tensor, self._trigger())
+        trigger = self.given.trigger()
         return cross(activation, ExchangeCrossing(interface, trigger, context, terms))
 
     def receive(

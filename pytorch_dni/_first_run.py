@@ -9,11 +9,11 @@ import torch
 from torch import nn, Tensor
 from torch.utils.hooks import RemovableHandle
 
+from ._given import Given
 from ._hooks import GradientHook, ModuleHook, Register
 from ._probe import Probe, Site
 from ._recipe import Interface
 from ._tree import first_activation
-from .context import current_context
 from .errors import SelectionError
 
 
@@ -21,7 +21,7 @@ class Placing(Register, Protocol):
     """What a first run asks of the register that it places cuts in."""
 
     network: nn.Module
-    input: Tensor | None
+    given: Given
 
     def learning(self) -> bool:
         """Whether a forward pass run now is one of training."""
@@ -49,6 +49,7 @@ class FirstRun:
     def __init__(self, cuts: Placing, probe: Probe) -> None:
         self._cuts = cuts
         self._probe = probe
+        self._watching = False
 
     def register(self) -> list[RemovableHandle]:
         """Put the hooks of a first run into the network."""
@@ -62,16 +63,18 @@ class FirstRun:
     def start(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Forget an earlier run that broke off."""
         self._probe.calls.clear()
+        self._watching = self._cuts.learning()
         self._cuts.enter(args, kwargs)
 
     def record(self, name: str, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         """A watched module ran: a cut may come here."""
-        if not self._cuts.learning():
+        context = self._cuts.given.context()
+        # Checkpointed parts run without gradients at first, in a pass that has them.
+        if not (self._watching or self._cuts.learning()):
             return
         self._probe.record(name, module, args, output)
         activation = first_activation(output)
         if activation is not None and activation.requires_grad:
-            context = current_context()
             activation.register_hook(GradientHook(self._cuts, name, activation, context, copy=True))
 
     def end(self) -> None:
@@ -87,7 +90,8 @@ class FirstRun:
             self._place(example=False)
         finally:
             self._probe.calls.clear()
-            self._cuts.input = None
+            self._watching = False
+            self._cuts.given.leave()
 
     def on_example(self, example: Any) -> None:
         """Run the network on example input (arguments as a tuple, keywords as a mapping)."""
@@ -107,7 +111,7 @@ class FirstRun:
             self._place(example=True)
         finally:
             probe.calls.clear()
-            self._cuts.input = None
+            self._cuts.given.forget()
             for handle in handles:
                 handle.remove()
             for module, mode in modes.items():

@@ -8,8 +8,8 @@ from typing import Protocol
 from torch import Tensor
 
 from .errors import DNIError
+from .interfaces._backward import Terms
 from .interfaces._learner import Learner
-from .interfaces.backward import Terms
 
 
 class Register(Protocol):

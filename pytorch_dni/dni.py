@@ -131,7 +131,7 @@ class DNI(nn.Module):
         if mode:
             self._cuts.register()
         else:
-            self._cuts.remove()
+            self._cuts.rest()
         return self
 
     def unwrap(self) -> nn.Module:

@@ -1,11 +1,13 @@
 """Contexts: scopes, encodings, and how they are laid along an activation."""
 
+import copy
 import threading
 
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from pytorch_dni import ContextError, DNI, DNI_Network, Linear_DNI, synthesizer_context
 from pytorch_dni.context import current_context
@@ -166,3 +168,35 @@ def test_no_gradient_flows_into_a_context():
         with synthesizer_context(c):
             net(torch.randn(3, 4)).sum().backward()
     assert c.grad is None
+
+
+@pytest.mark.filterwarnings("ignore:None of the inputs")
+@pytest.mark.parametrize("reentrant", [False, True])
+@pytest.mark.parametrize("placed", [False, True])
+def test_checkpointed_parts_run_again_in_the_context_of_their_forward_pass(reentrant, placed):
+    class Checkpointed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 5), nn.ReLU())
+            self.outer = nn.Linear(5, 3)
+
+        def forward(self, x):
+            return self.outer(checkpoint(self.inner, x, use_reentrant=reentrant))
+
+    plain = Checkpointed()
+    network = copy.deepcopy(plain)
+    example = torch.randn(2, 4) if placed else None
+    net = DNI(network, context_size=3, example_input=example)
+    plain.forward = lambda x: plain.outer(plain.inner(x))
+    other = DNI(plain, context_size=3, example_input=example)
+    for labels in torch.tensor([[0, 1], [2, 1], [1, 0]]):
+        x = torch.randn(2, 4, requires_grad=True)
+        for one in (net, other):
+            one.zero_grad()
+            with synthesizer_context(labels):
+                loss = one(x).square().sum()
+            loss.backward()
+        if placed:
+            for ours, theirs in zip(network.parameters(), plain.parameters(), strict=True):
+                assert torch.equal(ours.grad, theirs.grad)
+    assert all(stats.updates for stats in net.stats().values())

@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from reference import Chain
 from torch import nn
 from zoo import ZOO
 
@@ -103,54 +104,6 @@ def test_an_oracle_gives_backpropagations_gradients(name):
         torch.testing.assert_close(found[f"network.{n}"], grad, rtol=1e-12, atol=1e-14)
 
 
-class Reference:
-    """Two cuts in a three-layer tanh network, written from Jaderberg et al. 2017, section 2.1.
-
-    h1 = tanh(x W1), h2 = tanh(h1 W2), y = h2 W3, L = mean(y^2). The synthesizer is linear,
-    M(h) = (h A + b) r with r the running root mean square of the true gradient. The true gradient
-    at h1 is built on the synthetic one at h2 (bootstrapped).
-    """
-
-    decay = 0.99
-
-    def __init__(self, weights, lr):
-        self.w1, self.w2, self.w3 = (w.t().clone() for w in weights)
-        width = self.w1.shape[1]
-        zeros = {"dtype": torch.float64}
-        self.a = [torch.zeros(width, width, **zeros) for _ in range(2)]
-        self.b = [torch.zeros(width, **zeros) for _ in range(2)]
-        self.mean_square, self.lr, self.step = [0.0, 0.0], lr, 0
-
-    def at_cut(self, i, h, true, bp_lambda):
-        corrected = 1 - self.decay**self.step if self.step else 1.0
-        scale = (self.mean_square[i] / corrected) ** 0.5
-        output = h @ self.a[i] + self.b[i]
-        self.mean_square[i] = (
-            self.decay * self.mean_square[i] + (1 - self.decay) * true.square().mean()
-        )
-        scale_now = (self.mean_square[i] / (1 - self.decay ** (self.step + 1))) ** 0.5
-        target = true / scale_now if scale_now > 0 else torch.zeros_like(true)
-        error = 2 * (output - target) / output.numel()
-        self.updates.append((i, h.t() @ error, error.sum(0)))
-        return (1 - bp_lambda) * scale * output + bp_lambda * true
-
-    def gradients(self, x, bp_lambda):
-        self.updates = []
-        h1 = torch.tanh(x @ self.w1)
-        h2 = torch.tanh(h1 @ self.w2)
-        y = h2 @ self.w3
-        dy = 2 * y / y.numel()
-        dw3 = h2.t() @ dy
-        d2 = self.at_cut(1, h2, dy @ self.w3.t(), bp_lambda) * (1 - h2**2)
-        dw2 = h1.t() @ d2
-        d1 = self.at_cut(0, h1, d2 @ self.w2.t(), bp_lambda) * (1 - h1**2)
-        for i, da, db in self.updates:
-            self.a[i] -= self.lr * da
-            self.b[i] -= self.lr * db
-        self.step += 1
-        return [x.t() @ d1, dw2, dw3]
-
-
 @pytest.mark.parametrize("bp_lambda", [0.0, 0.3, 1.0])
 @pytest.mark.parametrize("explicit", [True, False])
 def test_mix_bootstrap_and_synthesizers_follow_the_paper(bp_lambda, explicit):
@@ -165,7 +118,7 @@ def test_mix_bootstrap_and_synthesizers_follow_the_paper(bp_lambda, explicit):
         nn.Tanh(),
         nn.Linear(5, 2, bias=False),
     ).double()
-    reference = Reference([network[i].weight.detach() for i in (0, 2, 4)], lr=0.3)
+    reference = Chain([network[i].weight.detach() for i in (0, 2, 4)], lr=0.3)
     net = DNI(
         network,
         dni_network=Linear_DNI if explicit else Autograd,
@@ -185,8 +138,8 @@ def test_mix_bootstrap_and_synthesizers_follow_the_paper(bp_lambda, explicit):
             torch.testing.assert_close(network[i].weight.grad, grad.t(), rtol=1e-9, atol=1e-14)
     for i, name in enumerate(("1", "3")):
         last = net.interfaces[name].synthesizer.layers.last
-        torch.testing.assert_close(last.weight, reference.a[i].t(), rtol=1e-9, atol=1e-12)
-        torch.testing.assert_close(last.bias, reference.b[i], rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(last.weight, reference.cuts[i].a.t(), rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(last.bias, reference.cuts[i].b, rtol=1e-9, atol=1e-12)
 
 
 def test_lambda_may_be_a_function_of_the_step_and_be_changed():

@@ -1,10 +1,10 @@
 """Interfaces: what stands at a cut and passes messages across it."""
 
+from ._backward import BackwardInterface
+from ._bidirectional import BidirectionalInterface
 from ._deferred import backward, defer_backward
-from .backward import BackwardInterface
-from .bidirectional import BidirectionalInterface
-from .forward import ForwardInterface
-from .unidirectional import UnidirectionalInterface
+from ._forward import ForwardInterface
+from ._unidirectional import UnidirectionalInterface
 
 __all__ = [
     "backward",

@@ -15,7 +15,7 @@ from ..errors import DNIError
 if TYPE_CHECKING:
     from ._learner import Learner
     from ._predictions import Prediction
-    from .unidirectional import UnidirectionalInterface
+    from ._unidirectional import UnidirectionalInterface
 
 
 class Scope:

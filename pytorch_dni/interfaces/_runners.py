@@ -60,7 +60,7 @@ class Runner(ABC):
         """Raise :class:`DNIError` where the trigger or the context does not fit, or is missing."""
         trigger = self.laid_out(trigger)
         if isinstance(self.synthesizer, BasicSynthesizer):
-            self.synthesizer.check(trigger)
+            self.synthesizer.check(trigger, self.owner)
         if self.context_size is None:
             return
         if context is None:

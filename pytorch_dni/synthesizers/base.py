@@ -38,6 +38,8 @@ class DNI_Network(nn.Module):
     #: in the activation's own layout: features last for (batch, features) and sequences, channels
     #: in dimension 1 for images.
     features_last: ClassVar[bool] = False
+    #: Which dimension of a trigger has the features, where an interface is not told.
+    feature_dim: ClassVar[int] = -1
     #: Whether targets are divided by their running root mean square.
     normalize_target: ClassVar[bool] = True
     #: Learning rate where ``grad_lr`` is not given and ``grad_optim`` is ``"adam"``. Well above

@@ -73,7 +73,7 @@ class BasicSynthesizer(nn.Module):
             ContextError: The context is missing, or of a wrong shape.
             SynthesizerError: The trigger is not ``trigger_dim`` wide.
         """
-        self.check(trigger)
+        self.check(trigger, "a synthesizer")
         if self.context_dim is None:
             return self.layers(trigger)  # type: ignore[no-any-return]
         wanted = (*trigger.shape[:-1], self.context_dim)
@@ -84,12 +84,12 @@ class BasicSynthesizer(nn.Module):
             )
         return self.layers(torch.cat([trigger, context.to(trigger)], -1))  # type: ignore[no-any-return]
 
-    def check(self, trigger: Tensor) -> None:
-        """Raise :class:`SynthesizerError` where the trigger does not fit."""
+    def check(self, trigger: Tensor, owner: str) -> None:
+        """Raise :class:`SynthesizerError`, in the name of ``owner``, where it does not fit."""
         if trigger.dim() == 0 or trigger.shape[-1] != self.trigger_dim:
             raise SynthesizerError(
-                f"BasicSynthesizer takes triggers with {self.trigger_dim} features in the last "
-                f"dimension, but got shape {tuple(trigger.shape)}: give the right trigger_dim"
+                f"{owner}: a BasicSynthesizer for triggers with {self.trigger_dim} features in the "
+                f"last dimension got shape {tuple(trigger.shape)}: give it the right trigger_dim"
             )
 
     def taped(self) -> Perceptron | None:

@@ -32,6 +32,7 @@ class Conv2d_DNI(DNI_Network):
     """
 
     features_last: ClassVar[bool] = False
+    feature_dim: ClassVar[int] = 1
 
     def __init__(
         self,

@@ -16,7 +16,7 @@ from ..synthesizers.base import Hidden
 from ._crossing import cross
 from ._deferred import backward, check_graph
 from ._predictions import LossGradient, Prediction
-from .unidirectional import UnidirectionalInterface
+from ._unidirectional import UnidirectionalInterface
 
 
 class Terms(NamedTuple):
@@ -112,7 +112,6 @@ class BackwardInterface(UnidirectionalInterface):
         context: Context | None,
         true: Tensor | None,
         terms: Terms,
-        seen: Tensor | None = None,
     ) -> Tensor | None:
         """In a backward pass, learn from the true gradient and give what goes on in its place.
 
@@ -121,8 +120,6 @@ class BackwardInterface(UnidirectionalInterface):
             context: Of the forward pass.
             true: The gradient that came; None where the part behind does not learn.
             terms: What goes on.
-            seen: What the part behind saw in the activation's place, and the true gradient belongs
-                to; None where it saw the activation.
 
         Returns:
             ``(1 - lambda) * synthetic + lambda * true``, the BP(lambda) mix, or the synthetic
@@ -135,13 +132,12 @@ class BackwardInterface(UnidirectionalInterface):
             self.learner.collect(None)
             return None
         with torch.no_grad():
-            prediction = self.predict(trigger if seen is None else seen, context)
-            answer = prediction if seen is None or needless else self.predict(trigger, context)
+            prediction = self.predict(trigger, context)
             lesson = prediction.learn_alone() if true is None else self.lesson(prediction, true)
             self.learner.collect(lesson)
             if needless:
                 return true if terms.wanted else None
-            synthetic = answer.message.to(trigger.dtype)
+            synthetic = prediction.message.to(trigger.dtype)
             if true is None or not terms.bp_lambda:
                 return synthetic
             return torch.lerp(synthetic, true, terms.bp_lambda)

@@ -12,7 +12,7 @@ from ..errors import SynthesizerError
 from ..synthesizers import DNI_Network
 from ._crossing import cross
 from ._predictions import Prediction
-from .unidirectional import UnidirectionalInterface
+from ._unidirectional import UnidirectionalInterface
 
 
 class ForwardInterface(UnidirectionalInterface):
@@ -81,11 +81,9 @@ class MessageCrossing:
 
     Attributes:
         message: The activation, once it has come.
-        synthetic: What was predicted for it.
     """
 
     message: Tensor
-    synthetic: Tensor
 
     def __init__(
         self, interface: ForwardInterface, trigger: Tensor, context: Context | None
@@ -101,11 +99,10 @@ class MessageCrossing:
         with torch.no_grad():
             prediction = self._interface.predict(self._trigger, self._context)
         self._interface.fits(prediction.message, activation)
-        self.message, self.synthetic = activation.detach(), prediction.message
+        self.message = activation.detach()
         self._prediction, self._version = prediction, self._interface.version()
-        value = self.synthetic.to(activation.dtype)
-        # What follows may change it in place.
-        return value.clone() if value is self.synthetic else value
+        # A copy: what follows may change it in place.
+        return prediction.message.to(activation.dtype, copy=True)
 
     def answer(self, grad: Tensor | None) -> Tensor | None:
         """Learn from the activation."""

@@ -1,0 +1,113 @@
+"""References in float64, written from the equations of Jaderberg et al. 2017."""
+
+import torch
+
+DECAY = 0.99
+FLOAT64 = {"dtype": torch.float64}
+
+
+class Regression:
+    """A linear synthesizer M(x) = r (x A + b), r the running root mean square of the message.
+
+    Learns by a plain gradient step of the mean squared error between M / r and message / r.
+    """
+
+    def __init__(self, before, after, lr):
+        self.a, self.b = torch.zeros(before, after, **FLOAT64), torch.zeros(after, **FLOAT64)
+        self.lr, self.mean_square, self.steps = lr, 0.0, 0
+
+    def scale(self):
+        return (self.mean_square / (1 - DECAY**self.steps)) ** 0.5 if self.steps else 0.0
+
+    def predict(self, x):
+        return self.scale() * (x @ self.a + self.b)
+
+    def learn(self, x, message):
+        self.mean_square = DECAY * self.mean_square + (1 - DECAY) * message.square().mean().item()
+        self.steps += 1
+        target = message / self.scale() if self.mean_square else torch.zeros_like(message)
+        error = 2 * (x @ self.a + self.b - target) / message.numel()
+        self.a -= self.lr * x.t() @ error
+        self.b -= self.lr * error.sum(0)
+
+
+class Chain:
+    """Two cuts in a three-layer tanh network, section 2.1.
+
+    h1 = tanh(x W1), h2 = tanh(h1 W2), y = h2 W3, L = mean(y^2). A part learns from
+    (1 - lambda) M(h) + lambda d with d the gradient that came to the cut, which at h1 is itself
+    built on what went on at h2 (bootstrapped).
+    """
+
+    def __init__(self, weights, lr):
+        self.w1, self.w2, self.w3 = (w.t().clone() for w in weights)
+        width = self.w1.shape[1]
+        self.cuts = [Regression(width, width, lr) for _ in range(2)]
+
+    def at_cut(self, i, h, true, bp_lambda):
+        synthetic = self.cuts[i].predict(h)
+        self.cuts[i].learn(h, true)
+        return (1 - bp_lambda) * synthetic + bp_lambda * true
+
+    def gradients(self, x, bp_lambda=0.0):
+        h1 = torch.tanh(x @ self.w1)
+        h2 = torch.tanh(h1 @ self.w2)
+        y = h2 @ self.w3
+        dy = 2 * y / y.numel()
+        dw3 = h2.t() @ dy
+        d2 = self.at_cut(1, h2, dy @ self.w3.t(), bp_lambda) * (1 - h2**2)
+        dw2 = h1.t() @ d2
+        d1 = self.at_cut(0, h1, d2 @ self.w2.t(), bp_lambda) * (1 - h1**2)
+        return [x.t() @ d1, dw2, dw3]
+
+
+class Unlocked:
+    """One cut with the full unlock, section 2.2: h = tanh(x W1), y = p W2, L = mean(y^2).
+
+    p is predicted from x in h's place; dL/dp is learned at ``seen``, h in one process and p where
+    only messages pass; what goes back to h is predicted from h.
+    """
+
+    def __init__(self, weights, lr):
+        self.w1, self.w2 = (w.t().clone() for w in weights)
+        features, width = self.w1.shape
+        self.ahead, self.back = Regression(features, width, lr), Regression(width, width, lr)
+
+    def gradients(self, x, together=True):
+        h = torch.tanh(x @ self.w1)
+        p = self.ahead.predict(x)
+        synthetic = self.back.predict(h)
+        y = p @ self.w2
+        dy = 2 * y / y.numel()
+        self.ahead.learn(x, h)
+        self.back.learn(h if together else p, dy @ self.w2.t())
+        return [x.t() @ (synthetic * (1 - h**2)), p.t() @ dy]
+
+
+class Recurrent:
+    """Windows of h' = tanh(h U + x W), L = sum over time of mean((h V - y)^2), section 2.3.
+
+    The gradient that the last state of a window would get from the future is predicted from it;
+    the target at a window's first state is the gradient that comes there, bootstrapped.
+    """
+
+    def __init__(self, weights, lr, factor):
+        self.u, self.w, self.v = (w.t().clone() for w in weights)
+        width = len(self.u)
+        self.future, self.factor = Regression(width, width, lr), factor
+
+    def gradients(self, state, xs, ys):
+        states = [state]
+        for x in xs:
+            states.append(torch.tanh(states[-1] @ self.u + x @ self.w))
+        du, dw, dv = (torch.zeros_like(w) for w in (self.u, self.w, self.v))
+        dh = self.factor * self.future.predict(states[-1])
+        for t in reversed(range(len(xs))):
+            dy = 2 * (states[t + 1] @ self.v - ys[t]) / ys[t].numel()
+            dv += states[t + 1].t() @ dy
+            da = (dh + dy @ self.v.t()) * (1 - states[t + 1] ** 2)
+            du += states[t].t() @ da
+            dw += xs[t].t() @ da
+            dh = da @ self.u.t()
+        self.future.learn(state, dh)
+        return states[-1], [du, dw, dv]

@@ -1,0 +1,155 @@
+"""Misuse of interfaces by hand: one clear error, and nothing has changed."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from pytorch_dni import (
+    BackwardInterface,
+    BasicSynthesizer,
+    BidirectionalInterface,
+    ContextError,
+    DNIError,
+    ForwardInterface,
+    Linear_DNI,
+    LocalLoss_DNI,
+    synthesizer_context,
+    SynthesizerError,
+)
+
+
+@pytest.fixture
+def both():
+    cut = BidirectionalInterface(
+        BasicSynthesizer(5, trigger_dim=3, context_dim=4),
+        BasicSynthesizer(5, context_dim=4),
+        name="middle",
+    )
+    before = copy.deepcopy(cut.state_dict())
+    yield cut
+    for direction in ("forward_interface", "backward_interface"):
+        old, new = (s[f"{direction}._extra_state"] for s in (before, cut.state_dict()))
+        assert old["learner"]["steps"] == new["learner"]["steps"] == 0
+        assert old["scale"] == new["scale"]
+        assert new["moments"]["updates"] == 0
+        for key, value in old["synthesizer"].items():
+            assert torch.equal(value, new["synthesizer"][key])
+
+
+LABELS = torch.tensor([0, 1, 2, 3, 0, 1])
+
+
+def grown(*shape):
+    return torch.randn(*shape, requires_grad=True) * 1
+
+
+@pytest.mark.parametrize("call", ["forward", "send"])
+def test_a_message_of_another_shape(both, call):
+    with synthesizer_context(LABELS):
+        for message in (grown(6, 4), grown(6, 5, 1)):
+            with pytest.raises(SynthesizerError, match=r"middle.*(shape|features)"):
+                getattr(both, call)(message, torch.randn(6, 3))
+        with pytest.raises(SynthesizerError, match=r"\(6, 4\).*\(6, 5\)"):
+            both.backward_interface.send(torch.randn(6, 4), torch.randn(6, 5))
+        with pytest.raises(SynthesizerError, match=r"\(6, 5\).*\(6, 4\)"):
+            both.forward_interface.send(torch.randn(6, 4), torch.randn(6, 3))
+
+
+def test_a_message_of_another_batch(both):
+    with synthesizer_context(LABELS):
+        with pytest.raises(DNIError, match="6"):
+            both.send(grown(4, 5), torch.randn(6, 3))
+        with pytest.raises(DNIError, match="6"):
+            both(grown(4, 5), torch.randn(6, 3))
+
+
+def test_a_trigger_that_needs_no_gradient(both):
+    h, x = torch.randn(6, 5), torch.randn(6, 3)
+    with synthesizer_context(LABELS):
+        for call in (
+            lambda: both(h, x),
+            lambda: both.send(h, x),
+            lambda: both.backward_interface(h),
+            lambda: both.backward_interface.backward(h),
+        ):
+            with pytest.raises(DNIError, match=r"middle.*needs no gradient"):
+                call()
+
+
+def test_backward_outside_of_a_graph(both):
+    with torch.no_grad():
+        h = grown(6, 5)
+    with synthesizer_context(LABELS), pytest.raises(DNIError, match=r"backward\(\).*no_grad"):
+        both.backward_interface.backward(h)
+
+
+@pytest.mark.parametrize(
+    ("context", "told"),
+    [
+        (torch.zeros(5, dtype=torch.int64), "6 samples"),
+        (torch.zeros(6, 3), "context_size=4"),
+        (torch.zeros(5, 4), "6 samples"),
+        (torch.tensor([0, 1, 2, 3, 4, 0]), "0 to 3"),
+        (torch.tensor([0, 1, 2, 3, -1, 0]), "0 to 3"),
+        (None, "synthesizer_context"),
+    ],
+)
+def test_contexts_that_do_not_fit(both, context, told):
+    h, x = grown(6, 5), torch.randn(6, 3)
+    with synthesizer_context(context):
+        for call in (
+            lambda: both(h, x),
+            lambda: both.send(h, x),
+            lambda: both.receive(x),
+            lambda: both.backward_interface.make_trigger(h),
+            lambda: both.backward_interface.backward(h),
+            lambda: both.forward_interface.receive(x),
+        ):
+            with pytest.raises(ContextError, match=f"middle.*{told}"):
+                call()
+
+
+def test_triggers_that_do_not_fit(both):
+    with synthesizer_context(LABELS):
+        with pytest.raises(SynthesizerError, match="trigger_dim"):
+            both.receive(torch.randn(6, 4))
+        with pytest.raises(DNIError, match="floating-point"):
+            both.receive(torch.zeros(6, 3, dtype=torch.int64))
+        with pytest.raises(DNIError, match="middle"):
+            both.backward_interface.receive(torch.randn(6, 6))
+
+
+def test_synthesizers_that_do_not_fit():
+    with pytest.raises(SynthesizerError, match="must be a module"):
+        BackwardInterface(len)
+    with pytest.raises(SynthesizerError, match="LocalLoss_DNI gives gradients only"):
+        ForwardInterface(LocalLoss_DNI(5, 5, 3))
+    with pytest.raises(SynthesizerError, match="LocalLoss_DNI gives gradients only"):
+        BidirectionalInterface(LocalLoss_DNI(5, 5, 3), BasicSynthesizer(5))
+    with pytest.raises(SynthesizerError, match="grad_optim"):
+        BackwardInterface(BasicSynthesizer(5), optim="adamm")
+
+    class Old(nn.Module):
+        def forward(self, input, hidden):
+            return input, hidden
+
+    with pytest.raises(SynthesizerError, match="derives from DNI_Network"):
+        BackwardInterface(Old()).receive(torch.randn(2, 3))
+    with pytest.raises(SynthesizerError, match="predicts shape"):
+        BackwardInterface(Linear_DNI(5, 4, 6)).receive(torch.randn(2, 5))
+
+
+def test_an_interface_without_a_name_tells_its_types():
+    with pytest.raises(DNIError, match="BackwardInterface with BasicSynthesizer"):
+        BackwardInterface(BasicSynthesizer(5))(torch.randn(2, 5))
+
+
+def test_a_synthesizer_without_a_use_for_the_context_leaves_it():
+    cut = BidirectionalInterface(
+        BasicSynthesizer(5, trigger_dim=3), BasicSynthesizer(5, context_dim=4)
+    )
+    with synthesizer_context(LABELS):
+        cut(grown(6, 5), torch.randn(6, 3)).sum().backward()
+    assert cut.stats().updates == 1
