@@ -29,6 +29,8 @@ _PLAIN = {"hidden_size": 64}
 # wider synthesizer follow them; a local loss needs a head that can tell more than a linear one.
 _SHALLOW = 3
 _DEEP_LR = 2e-4
+# Fewer steps have to go further.
+_SPARSE_LRS = {"dni": 1e-4, "cdni": 1e-3, "local": 1e-3}
 _DEEP: dict[str, dict[str, Any]] = {
     "cdni": {"hidden_size": 64},
     "local": {"hidden_size": 64, "dni_params": {"num_layers": 1}},
@@ -127,9 +129,19 @@ def recipe(args: argparse.Namespace, mode: str) -> Recipe:
     if args.network == "mlp" and args.depth > _SHALLOW:
         dni = {**dni, **_DEEP.get(mode, {})}
         lr = _DEEP_LR if mode == "cdni" else lr
+    if args.update_probability < 1:
+        lr = _SPARSE_LRS.get(mode, lr)
     if mode != "bp":
-        dni["grad_lr"] = args.grad_lr
+        dni |= {"grad_lr": args.grad_lr, "layers": args.layers, "unlock": args.unlock}
+        dni["update_probability"] = args.update_probability
     return Recipe(mode, lr if args.lr is None else args.lr, None, dni)
+
+
+def _share(text: str) -> float:
+    share: float = options.number(float, 0, above=True)(text)
+    if share > 1:
+        raise argparse.ArgumentTypeError(f"must be a number of at most 1, not {text!r}")
+    return share
 
 
 def _make(args: argparse.Namespace) -> tuple[MNISTTask, list[Recipe]]:
@@ -139,20 +151,33 @@ def _make(args: argparse.Namespace) -> tuple[MNISTTask, list[Recipe]]:
     return task, [recipe(args, mode) for mode in args.mode]
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """The command line."""
-    parser = options.shared("mnist", __doc__, batch=256, every=78, length="one epoch")
+def parser_for(task: str, description: str, **options_: Any) -> options.Parser:
+    """The options of every task on MNIST."""
+    parser = options.shared(task, description, batch=256, every=78, length="one epoch", **options_)
     add = parser.add_argument
     add("--epochs", type=options.number(int, 1), help="instead of --steps (default: 1)")
     add("--network", choices=["mlp", "cnn"], default="mlp", help="default: %(default)s")
-    add("--depth", type=options.number(int, 1), default=3,
-        help="hidden layers of the mlp (default: %(default)s)")  # fmt: skip
     add("--hidden", type=options.number(int, 1), default=256,
         help="width of the fully connected layers (default: %(default)s)")  # fmt: skip
     folder = os.environ.get("DNI_DATA")
     add("--data", type=Path, default=Path(folder) if folder else None, metavar="DIR",
         help="folder that holds MNIST/ (default: the environment variable DNI_DATA)")  # fmt: skip
     add("--download", action="store_true", help="fetch MNIST into --data where it is missing")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line."""
+    parser = parser_for("mnist", __doc__)
+    add = parser.add_argument
+    add("--depth", type=options.number(int, 1), default=3,
+        help="hidden layers of the mlp (default: %(default)s)")  # fmt: skip
+    add("--layers", type=lambda text: text.split(","), metavar="NAME,...",
+        help="modules to cut at; 6 is in the middle (default: all hidden layers)")  # fmt: skip
+    add("--unlock", choices=["update", "full"], default="update",
+        help="of the backward pass, or of the forward pass too (default: %(default)s)")  # fmt: skip
+    add("--update-probability", type=_share, default=1.0, metavar="P",
+        help="share of the steps that each part learns in, at random (default: all)")  # fmt: skip
     return training.main(parser, _make, argv)
 
 

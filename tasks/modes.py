@@ -38,7 +38,7 @@ class Recipe:
     """One row of a comparison.
 
     Attributes:
-        mode: One of :data:`MODES`.
+        mode: One of :data:`MODES`, or of a task's own.
         lr: The network's learning rate.
         synthesizer: A name to tell rows of one mode apart.
         options: Arguments of ``DNI`` besides network and optimizer.
@@ -66,6 +66,12 @@ class Recipe:
             options["dni_params"] = {**task.local_params, **options.get("dni_params", {})}
         return DNI(network, optim, **options)
 
+    def context(self, batch: Batch) -> AbstractContextManager[None]:
+        """What the forward pass runs in."""
+        if self.mode in ("bp", "dni"):
+            return nullcontext()
+        return synthesizer_context(batch.context)
+
 
 class Run:
     """A network in training: one mode, one seed."""
@@ -85,7 +91,7 @@ class Run:
         _wait(batch.input)
         start = time.perf_counter()
         self.optimizer.zero_grad()
-        with self._context(batch):
+        with self.recipe.context(batch):
             output = self.net(batch.input)
         loss = self.task.loss(output, batch.target)
         loss.backward()
@@ -95,11 +101,6 @@ class Run:
         self.losses.append(loss.detach())
         self.last = output.detach(), batch
         return seconds
-
-    def _context(self, batch: Batch) -> AbstractContextManager[None]:
-        if self.recipe.mode in ("bp", "dni"):
-            return nullcontext()
-        return synthesizer_context(batch.context)
 
     def evaluate(self) -> tuple[float, float]:
         """Mean loss and error on the test data."""
@@ -128,7 +129,7 @@ class Run:
 
     def cosine(self) -> float | None:
         """Mean cosine similarity of synthetic to true gradient; None without interfaces."""
-        if not isinstance(self.net, DNI):
+        if self.recipe.mode == "bp":
             return None
         cosines = [stats.cosine for stats in self.net.stats().values()]
         known = [cosine for cosine in cosines if cosine == cosine]

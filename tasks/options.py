@@ -78,7 +78,15 @@ def _default_device() -> torch.device:
     return torch.device("cpu") if found is None else found
 
 
-def shared(task: str, description: str, *, batch: int, every: int, length: str) -> Parser:
+def shared(
+    task: str,
+    description: str,
+    *,
+    batch: int,
+    every: int,
+    length: str,
+    modes: Sequence[str] = MODES,
+) -> Parser:
     """A parser with the options that all tasks have.
 
     Args:
@@ -87,12 +95,13 @@ def shared(task: str, description: str, *, batch: int, every: int, length: str) 
         batch: Default size of a batch.
         every: Default number of steps between evaluations.
         length: How long the task runs by default, in words.
+        modes: What the task compares.
     """
     parser = Parser(prog=f"python -m tasks.{task}", description=description)
     parser.set_defaults(task=task)
     add = parser.add_argument
-    add("--mode", type=several(MODES), default=list(MODES), metavar="MODE,...",
-        help=f"what to compare: {', '.join(MODES)} (default: all)")  # fmt: skip
+    add("--mode", type=several(modes), default=list(modes), metavar="MODE,...",
+        help=f"what to compare: {', '.join(modes)} (default: all)")  # fmt: skip
     add("--steps", type=number(int, 1), help=f"training steps (default: {length})")
     add("--batch", type=number(int, 2), default=batch, help="samples a step (default: %(default)s)")
     add("--lr", type=number(float, 0, above=True),

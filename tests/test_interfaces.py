@@ -374,6 +374,7 @@ def test_every_kind_of_synthesizer_learns_in_an_interface(kind, optim):
             optimizer.step()
             optimizer.zero_grad()
     assert interface.stats().updates == 3
+    assert (interface.hidden is not None) == (kind == "rnn")
     after = [*interface.synthesizer.parameters()]
     assert any(not torch.equal(b, a) for b, a in zip(before, after, strict=True))
     assert all(p.grad is None for p in after)
@@ -463,14 +464,55 @@ def test_what_follows_and_what_came_may_change_in_place():
         expected = grads
 
 
-def test_a_kept_graph_teaches_again_and_two_passes_may_be_under_way():
-    both = BidirectionalInterface(BasicSynthesizer(5, 1, trigger_dim=3), BasicSynthesizer(5, 1))
+class Plain(nn.Module):
+    """Learns by autograd; its message is its output itself."""
+
+    normalize_target = False
+
+    def __init__(self, before, after):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(before, 6), nn.Tanh(), nn.Linear(6, after))
+
+    def forward(self, trigger, context):
+        return self.layers(trigger)
+
+
+@pytest.mark.parametrize("optim", ["adam", None])
+@pytest.mark.parametrize("make", [Plain, lambda i, o: BasicSynthesizer(o, 1, trigger_dim=i)])
+def test_a_kept_graph_teaches_again_and_two_passes_may_be_under_way(make, optim):
+    both = BidirectionalInterface(make(3, 5), make(5, 5), optim=optim)
     front, x = nn.Linear(3, 5), torch.randn(6, 3)
     losses = [both(front(x), x).square().sum() for _ in range(2)]
     losses[0].backward(retain_graph=True)
     losses[1].backward()
     losses[0].backward()
     assert both.stats().updates == both.forward_interface.stats().updates == 3
+
+
+def test_passes_under_way_learn_from_what_the_synthesizer_has_become():
+    cut, reference = ForwardInterface(synthesizer(3, 5), optim="sgd", lr=LR), Regression(3, 5, LR)
+    pairs = [(double(4, 5), double(4, 3)) for _ in range(3)]
+    losses = [cut(h, x).sum() for h, x in pairs]
+    for loss, (h, x) in zip(losses, pairs, strict=True):
+        loss.backward()
+        reference.learn(x, h)
+    agrees(cut.synthesizer, reference)
+
+
+def test_what_is_learned_is_not_what_became_of_the_prediction():
+    learned = []
+    for inplace in (False, True):
+        torch.manual_seed(1)
+        both = BidirectionalInterface(Plain(3, 5), Plain(5, 5), optim="sgd", lr=LR)
+        h, x = torch.randn(4, 5, requires_grad=True), torch.randn(4, 3)
+        for _ in range(2):
+            F.relu(both(h * 1, x), inplace=inplace).square().sum().backward()
+        learned.append(both.state_dict())
+        stats = both.forward_interface.stats()
+        learned[-1]["stats"] = torch.tensor(stats)
+    ahead = [s["forward_interface._extra_state"]["synthesizer"] for s in learned]
+    assert torch.equal(learned[0]["stats"], learned[1]["stats"])
+    assert all(torch.equal(ahead[0][key], ahead[1][key]) for key in ahead[0])
 
 
 def test_a_synthesizer_that_trains_itself_is_none_of_the_networks_parameters():

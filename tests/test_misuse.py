@@ -141,6 +141,13 @@ def test_synthesizers_that_do_not_fit():
         BackwardInterface(Linear_DNI(5, 4, 6)).receive(torch.randn(2, 5))
 
 
+def test_sending_teaches_nothing_where_the_way_back_does_not_fit():
+    cut = BidirectionalInterface(BasicSynthesizer(5, trigger_dim=3), Linear_DNI(5, 4, 6))
+    with pytest.raises(SynthesizerError, match="predicts shape"):
+        cut.send(grown(6, 5), torch.randn(6, 3))
+    assert cut.forward_interface.stats().updates == 0
+
+
 def test_an_interface_without_a_name_tells_its_types():
     with pytest.raises(DNIError, match="BackwardInterface with BasicSynthesizer"):
         BackwardInterface(BasicSynthesizer(5))(torch.randn(2, 5))

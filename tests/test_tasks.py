@@ -194,12 +194,18 @@ def test_a_failed_write_leaves_what_was_there(tmp_path, capsys, monkeypatch):
 
 def test_options_of_modes():
     args = options.shared("mnist", "", batch=256, every=1, length="").parse_args([])
-    args.network, args.depth = "mlp", 3
+    args.network, args.depth, args.layers = "mlp", 3, None
+    args.unlock, args.update_probability = "update", 1.0
     shallow = {mode: mnist.recipe(args, mode) for mode in MODES}
     args.depth = 6
     deep = {mode: mnist.recipe(args, mode) for mode in MODES}
     assert shallow["bp"].lr == deep["bp"].lr == 3e-4
     assert deep["cdni"].lr < shallow["cdni"].lr
+    args.update_probability = 0.1
+    sparse = {mode: mnist.recipe(args, mode) for mode in MODES}
+    assert sparse["cdni"].lr > shallow["cdni"].lr
+    assert sparse["cdni"].options["update_probability"] == 0.1
+    assert sparse["bp"] == shallow["bp"]
     args.lr = 0.5
     assert {mnist.recipe(args, mode).lr for mode in MODES} == {0.5}
 

@@ -92,7 +92,7 @@ class MessageCrossing:
         self._trigger = trigger
         self._context = context
         self._prediction: Prediction | None = None
-        self._version = 0
+        self._steps = 0
 
     def value(self, activation: Tensor) -> Tensor:
         """The prediction."""
@@ -100,14 +100,14 @@ class MessageCrossing:
             prediction = self._interface.predict(self._trigger, self._context)
         self._interface.fits(prediction.message, activation)
         self.message = activation.detach()
-        self._prediction, self._version = prediction, self._interface.version()
+        self._prediction, self._steps = prediction, self._interface.learner.steps
         # A copy: what follows may change it in place.
         return prediction.message.to(activation.dtype, copy=True)
 
     def answer(self, grad: Tensor | None) -> Tensor | None:
         """Learn from the activation."""
         prediction = self._prediction
-        if prediction is None or self._version != self._interface.version():
+        if prediction is None or self._steps != self._interface.learner.steps:
             # The synthesizer has learned since, and what the prediction held of it is no more.
             with torch.no_grad():
                 prediction = self._interface.predict(self._trigger, self._context)

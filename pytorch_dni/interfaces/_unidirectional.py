@@ -165,10 +165,6 @@ class UnidirectionalInterface(nn.Module):
             lesson = prediction.learn(message)
         return lesson._replace(again=_Again(prediction, message))
 
-    def version(self) -> int:
-        """Grows whenever the synthesizer learns."""
-        return sum(parameter._version for parameter in self.synthesizer.parameters())
-
     def check(self, trigger: Tensor, context: Context | None) -> None:
         """Raise :class:`DNIError` where the trigger or the context does not fit."""
         if not trigger.is_floating_point():
