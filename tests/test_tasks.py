@@ -10,7 +10,16 @@ import sys
 import pytest
 import torch
 
-from tasks import adding_task, argmax_task, copy_task, mnist, options, record, training
+from tasks import (
+    adding_task,
+    argmax_task,
+    copy_task,
+    mnist,
+    mnist_interfaces,
+    options,
+    record,
+    training,
+)
 from tasks.modes import MODES, Recipe
 
 needs_data = pytest.mark.skipif(
@@ -153,6 +162,8 @@ def test_bad_options(tmp_path, capsys, monkeypatch):
         (["--mode", "dni", "--synthesizer", "local"], "context"),
     ]:
         assert words in fails(capsys, copy_task, *argv)
+    assert "--update-probability" in fails(capsys, mnist, "--update-probability", "1.5")
+    assert "'0'" in fails(capsys, mnist, "--update-probability", "0")
     assert "--data" in fails(capsys, mnist)
     assert "no MNIST" in fails(capsys, mnist, "--data", tmp_path)
     assert not list(tmp_path.iterdir())
@@ -250,3 +261,29 @@ def test_torchvision_imports_and_the_shim_is_used_only_where_needed():
         "[library.define(name + boxes) for name in ('nms', 'qnms')]"
     )
     assert declared(there if missing != "[]" else "") == "[]"
+
+
+@needs_data
+@pytest.mark.parametrize("network", ["mlp", "cnn"])
+def test_mnist_interfaces(network, tmp_path, capsys):
+    out = tmp_path / "run"
+    argv = ["--network", network, "--hidden", 32, "--batch", 32, "--synchronise", 10]
+    assert run(mnist_interfaces, *argv, "--steps", 60, "--lr", 1e-3, "--out", out) == 0
+    told = capsys.readouterr().out
+    for mode in ("dni", "cdni", "full"):
+        assert f"\n{mode} by hand " in told
+        assert f"\n{mode} wrapped " in told
+    rows = [json.loads(row) for row in (out / record.METRICS).read_text().splitlines()]
+    errors = {row["label"]: row["test_error"] for row in rows}
+    assert errors["bp"] < 0.3
+    assert abs(errors["cdni by hand"] - errors["cdni wrapped"]) < 0.2
+    assert run(mnist_interfaces, "--out", out, "--resume", "--steps", 70) == 0
+
+
+@needs_data
+@pytest.mark.parametrize("argv", [["--unlock", "full"], ["--update-probability", "0.3"]])
+def test_mnist_unlocked_and_sparse(argv, tmp_path):
+    common = ["--hidden", 32, "--batch", 32, "--steps", 120, "--mode", "cdni", "--layers", "6"]
+    assert run(mnist, *common, *argv, "--lr", 1e-3, "--out", tmp_path / "run") == 0
+    rows = (tmp_path / "run" / record.METRICS).read_text().splitlines()
+    assert json.loads(rows[-1])["test_error"] < 0.6
