@@ -203,8 +203,7 @@ def recipes(args: argparse.Namespace) -> list[Recipe]:
 
 
 def _make(args: argparse.Namespace) -> tuple[MNISTTask, list[Recipe]]:
-    args.depth = _DEPTH
-    task = MNISTTask(args)
+    task = MNISTTask(argparse.Namespace(**vars(args), depth=_DEPTH))
     if args.steps is None and args.epochs is not None:
         args.steps = task.total
     return task, recipes(args)
