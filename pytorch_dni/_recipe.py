@@ -63,6 +63,7 @@ class Recipe:
         self._params = dict(dni_params or {})
         self._hidden_size = hidden_size
         self.context_size = context_size
+        self.regresses = getattr(dni_network, "predicts", DNI_Network.predicts) != "loss"
         self.full = unlock == "full"
         self._forward_network = forward_network
 
