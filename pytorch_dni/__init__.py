@@ -12,6 +12,7 @@ from .interfaces import (
     ForwardInterface,
     UnidirectionalInterface,
 )
+from .recurrent import Future, StateSpec, TemporalInterface
 from .synthesizers import (
     BasicSynthesizer,
     Conv2d_DNI,
@@ -32,6 +33,9 @@ __all__ = [
     "ForwardInterface",
     "BackwardInterface",
     "BidirectionalInterface",
+    "TemporalInterface",
+    "StateSpec",
+    "Future",
     "backward",
     "defer_backward",
     "DNI_Network",

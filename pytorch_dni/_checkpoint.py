@@ -13,9 +13,10 @@ from .interfaces._learner import Learner
 
 if TYPE_CHECKING:
     from ._cuts import Cuts
+    from .recurrent._windows import Windows
 
 
-def save(cuts: Cuts) -> dict[str, Any]:
+def save(cuts: Cuts, windows: Windows) -> dict[str, Any]:
     """Cuts, synthesizers and their training, as plain data and tensors."""
     return {
         "sites": [[site.name, site.source] for site in cuts.sites.values()],
@@ -24,6 +25,7 @@ def save(cuts: Cuts) -> dict[str, Any]:
             name: {"like": cuts.likes[name], "state": interface.state_dict()}
             for name, interface in cuts.interfaces.items()
         },
+        "windows": windows.state_dict(),
         "copied": sorted(cuts.copied),
         "input": cuts.input_like,
         "seed": cuts.schedule.seed,
@@ -32,7 +34,7 @@ def save(cuts: Cuts) -> dict[str, Any]:
     }
 
 
-def load(cuts: Cuts, state: dict[str, Any], learner: Learner) -> None:
+def load(cuts: Cuts, windows: Windows, state: dict[str, Any], learner: Learner) -> None:
     """Become what was saved, with interfaces built anew and trained by a fresh ``learner``.
 
     Raises:
@@ -49,6 +51,9 @@ def load(cuts: Cuts, state: dict[str, Any], learner: Learner) -> None:
             built[name] = cuts.build(sites[name], zeros(saved["like"], device))
             built[name].load_state_dict(saved["state"])
             built[name].taught_by(learner)
+        states = windows.rebuilt(state["windows"], device)
+        for interface in states.values():
+            interface.taught_by(learner)
         learner.load_state_dict(state["learner"])
     except (AttributeError, KeyError, RuntimeError, ValueError) as error:
         raise CheckpointError(
@@ -65,5 +70,6 @@ def load(cuts: Cuts, state: dict[str, Any], learner: Learner) -> None:
     if state["bp_lambda"] is not None and not callable(cuts.bp_lambda):
         cuts.bp_lambda = state["bp_lambda"]
     cuts.learner = learner
+    windows.become(state["windows"], states, learner, device)
     if state["placed"]:
         cuts.install(sites.values())

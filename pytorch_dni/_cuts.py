@@ -32,7 +32,8 @@ class Cuts:
 
     Args:
         network: The network.
-        probe: Places the cuts from a first run; None where the whole network is one part.
+        probe: Places the cuts from a first run; None where they are known.
+        sites: Those that are.
         recipe: Makes the synthesizers.
         learner: Trains them.
         schedule: Says which parts learn in a step.
@@ -42,6 +43,7 @@ class Cuts:
         self,
         network: nn.Module,
         probe: Probe | None,
+        sites: Iterable[Site],
         recipe: Recipe,
         learner: Learner,
         schedule: Schedule,
@@ -54,7 +56,7 @@ class Cuts:
         self.first_run = None if probe is None else FirstRun(self, probe)
         self.given = Given()
         self.schedule = schedule
-        self.sites: dict[str, Site] = {"": Site("", "")} if probe is None else {}
+        self.sites: dict[str, Site] = {site.name: site for site in sites}
         self.likes: dict[str, Like] = {}  # what the interfaces were made for
         self.input_like: Like | None = None
         self._recipe = recipe

@@ -81,7 +81,10 @@ class GradientHook:
         self._trigger = self._live.clone() if copy else self._live
         self._version = activation._version
 
-    def __call__(self, grad: Tensor) -> Tensor | None:
+    def __call__(self, grad: Tensor | None) -> Tensor | None:
+        if grad is None:
+            # Reached through what else the module returned, and nothing may take its place.
+            return None
         if self._live._version != self._version:
             # Changed in place since: from now on the trigger is kept as the cut saw it.
             self._cuts.copied.add(self._name)

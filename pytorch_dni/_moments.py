@@ -54,12 +54,15 @@ class RunningScale:
         flat = true.reshape(-1)
         square = torch.dot(flat, flat)
         total: float | Tensor = square.item() if self._on_cpu else square
+        self._take(total / max(flat.numel(), 1))
+        return total
+
+    def _take(self, mean_square: float | Tensor) -> None:
         self.count += 1
         # This weight is the usual decay with Adam's bias correction folded in.
         weight = (1 - _DECAY) / (1 - _DECAY**self.count)
-        mean = _or_zero(total / max(flat.numel(), 1))
+        mean = _or_zero(mean_square)
         self._mean_square = self._mean_square + weight * (mean - self._mean_square)
-        return total
 
     def to(self, like: Tensor) -> None:
         """Take the type and device of another tensor."""

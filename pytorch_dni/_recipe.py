@@ -13,6 +13,7 @@ from torch.nn.modules.conv import _ConvNd
 from ._probe import Site
 from .errors import describe, DNIError, SynthesizerError
 from .interfaces import BackwardInterface, BidirectionalInterface, ForwardInterface
+from .recurrent import Future, TemporalInterface
 from .synthesizers import Conv2d_DNI, DNI_Network, Linear_DNI, LocalLoss_DNI, RNN_DNI
 from .synthesizers._inputs import input_synthesizer
 
@@ -105,6 +106,25 @@ class Recipe:
         ahead = ahead.to(output.device, dtype).train()
         return BidirectionalInterface(
             ForwardInterface(ahead, context_size=context_size, **options), backward
+        )
+
+    def build_temporal(
+        self, name: str, module: nn.Module, joined: Tensor, batch_dim: int, future: Future
+    ) -> TemporalInterface:
+        """An interface for states like ``joined``, ``(batch, features)``."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(torch.initial_seed() ^ zlib.crc32(name.encode()))
+            synthesizer = self._synthesizer(Site(name, name), module, module, joined, -1)
+        dtype = torch.promote_types(joined.dtype, torch.float32)
+        return TemporalInterface(
+            synthesizer.to(joined.device, dtype).train(),
+            future=future,
+            batch_dim=batch_dim,
+            feature_dim=-1,
+            context_size=self._context_size(synthesizer),
+            optim=None,
+            name=name,
+            like=torch.zeros((), dtype=dtype, device=joined.device),
         )
 
     def _context_size(self, synthesizer: nn.Module) -> int | None:

@@ -66,3 +66,15 @@ def zeros(like: Like, device: torch.device) -> Tensor:
     """A tensor of that shape and type."""
     shape, dtype = like
     return torch.zeros(shape, dtype=getattr(torch, dtype), device=device)
+
+
+def floats(output: object) -> list[Tensor]:
+    """All floating-point tensors in what a module takes or returns, in ``replaced``'s order."""
+    found: list[Tensor] = []
+
+    def note(tensor: Tensor) -> Tensor:
+        found.append(tensor)
+        return tensor
+
+    replaced(output, note)
+    return found

@@ -14,13 +14,16 @@ from . import _checkpoint
 from ._cuts import BPLambda, Cuts
 from ._hooks import ModuleHook
 from ._moments import InterfaceStats
-from ._probe import Probe
+from ._probe import Probe, Site
 from ._recipe import ForwardSpec, Interface, Recipe, SynthesizerSpec
 from ._select import Layers, select
 from ._sparse import Schedule
 from .errors import describe, DNIError, SelectionError, SynthesizerError
 from .interfaces import BidirectionalInterface
 from .interfaces._learner import Learner, OptimizerFactory
+from .recurrent import Future, StateSpec, TemporalInterface
+from .recurrent._windows import resolve, Windows
+from .recurrent.spec import known
 
 _MOST_STEPS = 10
 
@@ -60,6 +63,11 @@ class DNI(nn.Module):
         update_probability: In which share of the steps each part learns, at random, each by
             itself: the others get no gradient in that step (``grad`` stays as it was), and send
             none to the synthesizer in front of them. Drawn from PyTorch's seed at this point.
+        recurrent: Which modules have a state that windows hand on: names, with a
+            :class:`StateSpec` for modules that PyTorch does not know (None for the others); True
+            for all of PyTorch's own, False for none. None is True where the network holds one and
+            ``layers`` is None. Where states are cut, ``layers=None`` cuts nothing else.
+        future: How the synthetic gradients of states are used.
         grad_optim: The synthesizers' optimizer: ``"adam"``, ``"adamw"``, ``"rmsprop"``, ``"sgd"``,
             a class, or a callable ``(parameters, lr=...) -> Optimizer``.
         grad_lr: Its learning rate; None takes each synthesizer's own default.
@@ -91,6 +99,8 @@ class DNI(nn.Module):
         forward_network: ForwardSpec | None = None,
         bp_lambda: BPLambda = 0.0,
         update_probability: float = 1.0,
+        recurrent: bool | Mapping[str, StateSpec | None] | None = None,
+        future: Future | None = None,
         grad_optim: str | OptimizerFactory = "adam",
         grad_lr: float | None = None,
         grad_steps: int | None = None,
@@ -104,40 +114,52 @@ class DNI(nn.Module):
         if not recursive and example_input is not None:
             raise DNIError("recursive=False has one known cut: leave example_input away")
         _check_lambda(bp_lambda)
-        probe = None
-        if recursive:
+        specs = _specs(network, recurrent, spatial=layers is not None or not recursive)
+        probe, sites = None, [Site("", "")]
+        if layers is not None or (recursive and not specs):
             probe = Probe(network, select(network, layers, skip_last_layer), skip_last_layer)
+        if probe is not None or (recursive and specs):
+            sites = []
         recipe = Recipe(dni_network, dni_params, hidden_size, context_size, unlock, forward_network)
         schedule = Schedule(update_probability, torch.initial_seed())
         steps = _steps(grad_steps, schedule, recipe.regresses)
         self._learning = (grad_optim, grad_lr, steps)
-        self._cuts = Cuts(network, probe, recipe, Learner(*self._learning), schedule)
+        self._cuts = Cuts(network, probe, sites, recipe, Learner(*self._learning), schedule)
+        build = _BuildTemporal(recipe, Future() if future is None else future)
+        lambda_now = self._cuts.current_lambda
+        self._windows = Windows(network, specs, build, self._cuts.learner, lambda_now)
         self._cuts.bp_lambda = bp_lambda
         self.optim = optim
         self.network = network
         if self._cuts.first_run is not None and example_input is not None:
             self._cuts.first_run.on_example(example_input)
         self.training = network.training
-        self._cuts.register()
+        self._register()
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The network's own forward pass."""
         self._cuts.learner.discard()
         if self.network.training:
-            self._cuts.register()
+            self._register()
         return self.network(*args, **kwargs)
+
+    def _register(self) -> None:
+        self._cuts.register()
+        self._windows.register()
 
     def train(self, mode: bool = True) -> DNI:
         """Set training or evaluation; in evaluation the network carries no hook at all."""
         super().train(mode)
         if mode:
-            self._cuts.register()
+            self._register()
         else:
             self._cuts.rest()
+            self._windows.rest()
         return self
 
     def unwrap(self) -> nn.Module:
         """Give the bare network back as it was: no hook, attribute or parameter is left in it."""
+        self._windows.close()
         self._cuts.close()
         return self.network
 
@@ -147,7 +169,7 @@ class DNI(nn.Module):
 
         Empty until they are made: from ``example_input``, or in the first training forward pass.
         """
-        return MappingProxyType(self._cuts.interfaces)
+        return MappingProxyType({**self._cuts.interfaces, **self._windows.interfaces})
 
     @property
     def bp_lambda(self) -> BPLambda:
@@ -178,6 +200,30 @@ class DNI(nn.Module):
             if isinstance(interface, BidirectionalInterface)
         }
 
+    def end_of_sequence(self, mask: Tensor | None = None) -> None:
+        """Say that the sequences of some samples ended with the window that has just run.
+
+        Nothing is sent back into their last states, whose synthesizer learns that they have no
+        future. As long as such a sample's state is handed on as it is (padding), it counts in
+        nothing. Comes between the forward and the backward pass; not needed where a state is not
+        handed on, or another is.
+
+        Args:
+            mask: ``(batch,)``, true where the sequence ended; None where all did.
+
+        Raises:
+            DNIError: No window has run, or the mask is of another shape.
+        """
+        self._windows.end_of_sequence(mask)
+
+    def backward_state(self) -> None:
+        """Backpropagate from the last states of a window that has no loss.
+
+        Raises:
+            DNIError: No window has run, or it has been gone through already.
+        """
+        self._windows.backward_state()
+
     def __getattr__(self, name: str) -> Any:
         """What the wrapper lacks is looked up in the network."""
         try:
@@ -192,14 +238,14 @@ class DNI(nn.Module):
         # The synthesizers are no submodules (their parameters are not the user's to train), but
         # they move with the network.
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        for interface in self._cuts.interfaces.values():
+        for interface in self.interfaces.values():
             interface._apply(fn)
         self._cuts.learner.moved()
         return self
 
     def get_extra_state(self) -> dict[str, Any]:
         """Synthesizers, normalisation and optimizer, for ``state_dict``; plain data and tensors."""
-        return _checkpoint.save(self._cuts)
+        return _checkpoint.save(self._cuts, self._windows)
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Go on from a saved state, in a wrapper that has run as well as in a fresh one.
@@ -207,7 +253,7 @@ class DNI(nn.Module):
         Raises:
             CheckpointError: It does not fit this network or this wrapper's arguments.
         """
-        _checkpoint.load(self._cuts, state, Learner(*self._learning))
+        _checkpoint.load(self._cuts, self._windows, state, Learner(*self._learning))
 
 
 def _check_network(network: nn.Module) -> None:
@@ -231,6 +277,27 @@ def _check_optim(network: nn.Module, optim: Optimizer | None) -> None:
             f"optim ({type(optim).__name__}) holds no parameter of the network "
             f"({type(network).__name__}): build it from network.parameters()"
         )
+
+
+def _specs(
+    network: nn.Module, recurrent: bool | Mapping[str, StateSpec | None] | None, spatial: bool
+) -> dict[str, StateSpec]:
+    found = {name: known(module) for name, module in network.named_modules()}
+    specs = {name: spec for name, spec in found.items() if spec is not None}
+    if recurrent is None:
+        return {} if spatial else specs
+    return resolve(network, recurrent, specs)
+
+
+class _BuildTemporal:
+    def __init__(self, recipe: Recipe, future: Future) -> None:
+        self._recipe = recipe
+        self._future = future
+
+    def __call__(
+        self, name: str, module: nn.Module, joined: Tensor, batch_dim: int
+    ) -> TemporalInterface:
+        return self._recipe.build_temporal(name, module, joined, batch_dim, self._future)
 
 
 def _check_lambda(value: BPLambda) -> None:

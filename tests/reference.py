@@ -111,3 +111,66 @@ class Recurrent:
             dh = da @ self.u.t()
         self.future.learn(state, dh)
         return states[-1], [du, dw, dv]
+
+
+class Windows(Recurrent):
+    """As :class:`Recurrent`, with what keeps it stable, per sample and per window.
+
+    - The unit r is the running root mean square of gradients of windows into which nothing was
+      sent. When it moves, A and b are divided by as much as it grew.
+    - What is sent in is cut, in each sample, to ``bound`` times r sqrt(width).
+    - Each ``probe``-th window is sent nothing, and teaches nothing.
+    - Where a state is not handed on, what came before it learns zero; dead samples do not count.
+    """
+
+    def __init__(self, weights, lr, factor, bound, probe):
+        super().__init__(weights, lr, factor)
+        self.bound, self.probe, self.windows = bound, probe, 0
+        self.left = None
+
+    def window(self, state, xs, ys, handed, counts, ended):
+        """One window; ``handed`` and ``counts`` are of the state given, ``ended`` of the next."""
+        f = self.future
+        self.windows += 1
+        skip = self.windows % self.probe == 0
+        pure = skip or not f.steps
+        states = [state]
+        for x in xs:
+            states.append(torch.tanh(states[-1] @ self.u + x @ self.w))
+        sent = f.predict(states[-1])
+        longest = self.bound * f.scale() * len(self.u) ** 0.5
+        norms = sent.norm(dim=1, keepdim=True)
+        sent = torch.where(norms > longest, sent * longest / norms.clamp_min(1e-300), sent)
+        sent = torch.where(ended[:, None], torch.zeros_like(sent), sent)
+        dh = torch.zeros_like(sent) if pure else self.factor * sent
+        du, dw, dv = (torch.zeros_like(w) for w in (self.u, self.w, self.v))
+        for t in reversed(range(len(xs))):
+            dy = 2 * (states[t + 1] @ self.v - ys[t]) / ys[t].numel()
+            dv += states[t + 1].t() @ dy
+            da = (dh + dy @ self.v.t()) * (1 - states[t + 1] ** 2)
+            du += states[t].t() @ da
+            dw += xs[t].t() @ da
+            dh = da @ self.u.t()
+        if self.left is not None:
+            self.learn(dh, handed, counts, pure, skip)
+        self.left = states[-1]
+        return states[-1], [du, dw, dv]
+
+    def learn(self, grad, handed, counts, pure, skip):
+        f = self.future
+        target = torch.where(handed[:, None], grad, torch.zeros_like(grad))
+        if pure and handed.any():
+            before, known = f.scale(), f.steps > 0
+            mean = target[handed].square().mean().item()
+            f.mean_square = DECAY * f.mean_square + (1 - DECAY) * mean
+            f.steps += 1
+            if known:
+                f.a *= before / f.scale()
+                f.b *= before / f.scale()
+        if skip or not counts.any():
+            return
+        h = self.left[counts]
+        goal = target[counts] / f.scale() if f.scale() else torch.zeros_like(h)
+        error = 2 * (h @ f.a + f.b - goal) / h.numel()
+        f.a -= f.lr * h.t() @ error
+        f.b -= f.lr * error.sum(0)

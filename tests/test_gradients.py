@@ -19,11 +19,12 @@ def gradients(network, example, x, steps_seed=1):
     return loss, {n: p.grad for n, p in network.named_parameters() if p.grad is not None}
 
 
+@pytest.mark.parametrize("recurrent", [None, False])
 @pytest.mark.parametrize("name", ZOO)
-def test_lambda_one_is_backpropagation_bit_for_bit(name):
+def test_lambda_one_is_backpropagation_bit_for_bit(name, recurrent):
     example = ZOO[name]
     bare = example.build()
-    net = DNI(copy.deepcopy(bare), bp_lambda=1.0)
+    net = DNI(copy.deepcopy(bare), bp_lambda=1.0, recurrent=recurrent)
     for step in range(3):
         x = example.input()
         loss, expected = gradients(bare, example, x, step)
@@ -91,7 +92,7 @@ def test_an_oracle_gives_backpropagations_gradients(name):
     network = example.build().double()
     make = example.input
     x = make().double() if make().is_floating_point() else make()
-    probe = DNI(copy.deepcopy(network), example_input=x)
+    probe = DNI(copy.deepcopy(network), example_input=x, recurrent=False)
     truth = true_gradients(network, example, x, list(probe.interfaces))
     _, expected = gradients(network, example, x)
     net = DNI(

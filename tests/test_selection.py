@@ -48,7 +48,7 @@ def test_layers_none_stays_at_the_layer_where_no_module_follows_directly():
 def test_layers_none_with_shared_idle_and_recurrent_modules():
     assert cuts(Shared(), torch.randn(3, 6)) == ["stem", "loop"]
     assert cuts(Branches(), torch.randn(3, 6)) == ["body.1", "left"]
-    assert cuts(Recurrent(), ZOO["lstm"].input()) == ["embedding"]
+    assert cuts(Recurrent(), ZOO["lstm"].input(), recurrent=False) == ["embedding"]
 
 
 def test_a_layer_called_twice_is_cut_at_itself():
@@ -152,7 +152,7 @@ def test_nothing_to_cut_is_an_error():
     with pytest.raises(SelectionError, match="no place to cut"):
         DNI(nn.Sequential(nn.Linear(3, 3)))
     with pytest.raises(SelectionError, match="no place to cut"):
-        DNI(nn.LSTM(3, 3))
+        DNI(nn.LSTM(3, 3), recurrent=False)
     net = DNI(nn.Sequential(nn.Linear(3, 3), nn.ReLU()), layers="0*")
     with pytest.raises(SelectionError, match="nothing is left to cut"):
         net(torch.randn(2, 3))

@@ -46,10 +46,13 @@ class Prediction(ABC):
     renew: Callable[[], Prediction]
 
     @abstractmethod
-    def learn(self, true: Tensor, again: bool = False) -> Lesson:
+    def learn(self, true: Tensor, again: bool = False, counts: Tensor | None = None) -> Lesson:
         """Take in the true message, of the synthetic one's shape and the synthesizer's type.
 
-        ``again`` where it has been taken in before, and counted.
+        Args:
+            true: The message.
+            again: Whether it has been taken in before.
+            counts: Samples, ``(batch,)``, that count; None for all.
         """
 
     def learn_alone(self) -> Lesson | None:
@@ -69,10 +72,13 @@ class RegressedMessage(Prediction):
         units = run.output.detach()
         self.message = units if scale is None else units * scale.value
 
-    def learn(self, true: Tensor, again: bool = False) -> Lesson:
+    def learn(self, true: Tensor, again: bool = False, counts: Tensor | None = None) -> Lesson:
         """Towards the least mean squared error between output and normalised true message."""
-        if not again:
+        weight = None if counts is None else _weight(counts, true)
+        if not again and weight is None:
             self._moments.update(self.message, true)
+        if not again and weight is not None:
+            self._moments.update(self.message * weight, true * weight)
         slope = 2 / max(true.numel(), 1)
         output = self._run.output
         if self._scale is None:
@@ -86,6 +92,8 @@ class RegressedMessage(Prediction):
                 error.addcdiv_(true, scale, value=-slope)
             else:
                 error.add_(true, alpha=-slope / scale)
+        if weight is not None:
+            error.mul_(weight)
         if self._run.taped is not None:
             perceptron, tape = self._run.taped
             perceptron.backpropagate(tape, error)
@@ -111,7 +119,7 @@ class LossGradient(Prediction):
         self._moments = moments
         self._grads = grads
 
-    def learn(self, true: Tensor, again: bool = False) -> Lesson:
+    def learn(self, true: Tensor, again: bool = False, counts: Tensor | None = None) -> Lesson:
         """From the local loss; the true gradient says how large it is."""
         if again:
             return self.learn_alone()
@@ -129,3 +137,10 @@ class LossGradient(Prediction):
             if grad is not None:
                 parameter.grad = grad if parameter.grad is None else parameter.grad + grad
         return Lesson()
+
+
+def _weight(counts: Tensor, like: Tensor) -> Tensor:
+    """Makes the mean over all samples one over those that count."""
+    kept = counts.to(like.dtype)
+    weight = kept * (len(kept) / kept.sum().clamp_min(1))
+    return weight.view(-1, *[1] * (like.dim() - 1))

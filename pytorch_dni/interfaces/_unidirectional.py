@@ -157,13 +157,18 @@ class UnidirectionalInterface(nn.Module):
                 "features of its output those of the message"
             )
 
-    def lesson(self, prediction: Prediction, message: Tensor) -> Lesson:
-        """What the synthesizer learns from the true message of a prediction."""
+    def lesson(
+        self, prediction: Prediction, message: Tensor, counts: Tensor | None = None
+    ) -> Lesson:
+        """What the synthesizer learns from the true message of a prediction.
+
+        Where only some samples count, ``counts``, ``(batch,)``, says which.
+        """
         message = message.detach().to(self.dtype)
         with torch.no_grad():
             self.hidden = prediction.hidden
-            lesson = prediction.learn(message)
-        return lesson._replace(again=_Again(prediction, message))
+            lesson = prediction.learn(message, counts=counts)
+        return lesson._replace(again=_Again(prediction, message, counts))
 
     def check(self, trigger: Tensor, context: Context | None) -> None:
         """Raise :class:`DNIError` where the trigger or the context does not fit."""
@@ -275,10 +280,11 @@ class _Renew:
 class _Again:
     """Gives a synthesizer the same lesson."""
 
-    def __init__(self, prediction: Prediction, message: Tensor) -> None:
+    def __init__(self, prediction: Prediction, message: Tensor, counts: Tensor | None) -> None:
         self._renew = prediction.renew
         self._message = message
+        self._counts = counts
 
     def __call__(self) -> Lesson:
         with torch.no_grad():
-            return self._renew().learn(self._message, again=True)
+            return self._renew().learn(self._message, again=True, counts=self._counts)

@@ -1,0 +1,435 @@
+"""The register of a network's states: cut where a window begins, answered where it ends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn, Tensor
+from torch.utils.hooks import RemovableHandle
+
+from .._hooks import ModuleHook
+from .._tree import floats, Like, like, replaced, zeros
+from ..context import Context, current_context
+from ..errors import describe, DNIError
+from ..interfaces._crossing import cross
+from ..interfaces._learner import Learner
+from ._tie import tie
+from .spec import join, split, StateSpec
+from .temporal import TemporalInterface
+
+Build = Callable[[str, nn.Module, Tensor, int], TemporalInterface]
+
+
+@dataclass
+class Kept:
+    """What a window left behind.
+
+    Attributes:
+        state: Its last state's tensors side by side, ``(batch, features)``.
+        context: What the synthesizer was given with it.
+        ends: Samples, ``(batch,)``, whose sequence ended with the window.
+        dead: Samples whose sequence had ended before; they count in nothing.
+    """
+
+    state: Tensor
+    context: Context | None
+    ends: Tensor
+    dead: Tensor
+
+
+class Way(NamedTuple):
+    """How the gradient of the future gets into a window.
+
+    Attributes:
+        interface: Predicts it.
+        joined: The window's last state, in its graph: tensors side by side.
+        kept: The same, as what is handed on.
+        ended: What an earlier window left that was not handed on, if one did.
+    """
+
+    interface: TemporalInterface
+    joined: Tensor
+    kept: Kept
+    ended: Kept | None
+
+
+class Site:
+    """A stateful module, and the window that runs through it."""
+
+    def __init__(self, name: str, module: nn.Module, spec: StateSpec) -> None:
+        self.name = name
+        self.key = f"{name}.state" if name else "state"
+        self.module = module
+        self.spec = spec
+        self.kept: Kept | None = None  # of the window before, or of this one when it has run
+        self.ended: Kept | None = None  # of a window whose state was not handed on
+        self.dead: Tensor | None = None
+        self.calls = 0
+        self.last: Any = None
+        self.way: Way | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Graphs can be neither copied nor pickled.
+        return {**self.__dict__, "calls": 0, "last": None, "way": None}
+
+
+class Windows:
+    """Where a network's states are cut, and the interfaces that stand there.
+
+    A window is one forward pass of the network: what a module's first call in it is given as a
+    state came from the window before, and what its last call returned goes to the next one.
+
+    Args:
+        network: The network.
+        specs: By qualified name, how modules take and return their states.
+        build: Makes an interface for a state.
+        learner: Trains the synthesizers.
+        bp_lambda: Tells how much of the synthetic gradients stays away in this step.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        specs: Mapping[str, StateSpec],
+        build: Build,
+        learner: Learner,
+        bp_lambda: Callable[[], float],
+    ) -> None:
+        self.network = network
+        self.learner = learner
+        self.interfaces: dict[str, TemporalInterface] = {}
+        self.sites = [Site(n, network.get_submodule(n), spec) for n, spec in specs.items()]
+        self._build = build
+        self._bp_lambda = bp_lambda
+        self._features: dict[str, Like] = {}  # what the interfaces were made for
+        self._handles: list[RemovableHandle] = []
+        self._closed = False
+
+    def register(self) -> None:
+        """Put the hooks into the network."""
+        if self._handles or self._closed or not self.sites:
+            return
+        self._handles.append(self.network.register_forward_pre_hook(_EnterHook(self)))
+        for site in self.sites:
+            take, give = _TakeHook(self, site), _GiveHook(self, site)
+            self._handles.append(site.module.register_forward_pre_hook(take, with_kwargs=True))
+            self._handles.append(site.module.register_forward_hook(give))
+        self._handles.append(self.network.register_forward_hook(_LeaveHook(self)))
+
+    def remove(self) -> None:
+        """Take the hooks out of the network."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+
+    def rest(self) -> None:
+        """Take the hooks out, and let go of the last window's graph."""
+        self.remove()
+        self.enter()
+
+    def close(self) -> None:
+        """Take everything out, for good."""
+        self.rest()
+        self._closed = True
+        self.interfaces.clear()
+        for site in self.sites:
+            site.kept = site.ended = site.dead = None
+
+    def _learning(self) -> bool:
+        return self.network.training and torch.is_grad_enabled()
+
+    def enter(self) -> None:
+        """A window begins."""
+        for site in self.sites:
+            site.calls, site.last, site.way = 0, None, None
+
+    def take(
+        self, site: Site, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        """A module is called: cut the state that came from the window before.
+
+        Raises:
+            DNIError: What is there is no state.
+        """
+        if site.calls or not self._learning():
+            return None
+        state = site.spec.taken(args, kwargs)
+        kept, site.kept, site.dead = site.kept, None, None
+        if state is None:
+            site.ended = kept
+            return None
+        joined = join(state, site.spec.batch_dim).detach()
+        if kept is None:
+            cut = joined
+        else:
+            crossing = WindowCrossing(self.interfaces[site.key], kept, joined)
+            site.dead = crossing.dead
+            cut = cross(joined.requires_grad_(), crossing)
+        return site.spec.given(args, kwargs, split(cut, state, site.spec.batch_dim))
+
+    def give(self, site: Site, output: Any) -> None:
+        """A module has returned a state."""
+        site.calls += 1
+        if self._learning():
+            site.last = site.spec.returned(site.name, output)
+
+    def leave(self, output: Any) -> Any:
+        """A window ends: see to it that its last states get their synthetic gradients.
+
+        Returns:
+            The network's output, in whose backward pass they do; None where there are none.
+
+        Raises:
+            ContextError: The context is missing, unexpected or of a wrong shape.
+        """
+        tensors = [tensor for tensor in floats(output) if tensor.requires_grad]
+        sites = [site for site in self.sites if site.last is not None]
+        if not tensors or not sites or not self._learning():
+            return None
+        context = current_context()
+        ended = [site for site in sites if any(t.requires_grad for t in floats(site.last))]
+        joined = [join(site.last, site.spec.batch_dim) for site in ended]
+        for site, state in zip(ended, joined, strict=True):
+            self._interface(site, state).check(state, context)
+        ways = [self._way(site, state, context) for site, state in zip(ended, joined, strict=True)]
+        tied = iter(tie(tensors, [way.joined for way in ways], _Answer(ways, self._bp_lambda)))
+        return replaced(output, lambda t: next(tied) if t.requires_grad else t)
+
+    def _way(self, site: Site, joined: Tensor, context: Context | None) -> Way:
+        # A copy: the user may change the state in place before handing it on.
+        state = joined.detach().clone()
+        nobody = torch.zeros(len(state), dtype=torch.bool, device=state.device)
+        dead = nobody if site.dead is None else site.dead
+        site.kept = Kept(state, context, nobody, dead)
+        site.way = Way(self.interfaces[site.key], joined, site.kept, site.ended)
+        site.ended = site.dead = None
+        return site.way
+
+    def _interface(self, site: Site, joined: Tensor) -> TemporalInterface:
+        if site.key not in self.interfaces:
+            interface = self._build(site.key, site.module, joined, site.spec.batch_dim)
+            interface.taught_by(self.learner)
+            self.interfaces[site.key] = interface
+            self._features[site.key] = like(joined)
+        return self.interfaces[site.key]
+
+    def end_of_sequence(self, mask: Tensor | None) -> None:
+        """The sequences of these samples ended with the window that has just run.
+
+        Raises:
+            DNIError: No window has run, or the mask is not one of its samples.
+        """
+        kept = [site.kept for site in self.sites if site.kept is not None]
+        if not kept:
+            raise DNIError("end_of_sequence() comes after a training forward pass with a state")
+        for one in kept:
+            if mask is None:
+                one.ends = torch.ones_like(one.ends)
+            elif mask.shape == one.ends.shape:
+                one.ends = mask.to(one.ends.device, torch.bool)
+            else:
+                raise DNIError(
+                    f"end_of_sequence() takes a mask of shape {tuple(one.ends.shape)}, one for "
+                    f"each sample, but got {tuple(mask.shape)}"
+                )
+
+    def backward_state(self) -> None:
+        """Backpropagate from the last states alone: for a window without a loss.
+
+        Raises:
+            DNIError: There is no window to go through.
+        """
+        ways = [site.way for site in self.sites if site.way is not None]
+        if not ways:
+            raise DNIError(
+                "backward_state() comes after a training forward pass that returned a state, once"
+            )
+        torch.autograd.backward([way.joined for way in ways], _Answer(ways, self._bp_lambda)())
+        for site in self.sites:
+            site.way = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Synthesizers and what the last window left, as plain data and tensors.
+
+        In the order in which the learner was given the synthesizers.
+        """
+        sites = {site.key: site for site in self.sites}
+        return {
+            key: {"state": interface.state_dict(), "kept": _plain(sites[key].kept),
+                  "ended": _plain(sites[key].ended), "features": self._features[key]}
+            for key, interface in self.interfaces.items()
+        }  # fmt: skip
+
+    def rebuilt(self, state: dict[str, Any], device: torch.device) -> dict[str, TemporalInterface]:
+        """Interfaces as they were saved; nothing has changed.
+
+        Raises:
+            KeyError: A module has no state here.
+        """
+        sites = {site.key: site for site in self.sites}
+        built = {}
+        for key, saved in state.items():
+            joined = zeros(saved["features"], device)
+            built[key] = self._build(key, sites[key].module, joined, sites[key].spec.batch_dim)
+            built[key].load_state_dict(saved["state"])
+        return built
+
+    def become(
+        self,
+        state: dict[str, Any],
+        interfaces: dict[str, TemporalInterface],
+        learner: Learner,
+        device: torch.device,
+    ) -> None:
+        """Go on from a saved state."""
+        self.learner, self.interfaces = learner, interfaces
+        self._features = {key: saved["features"] for key, saved in state.items()}
+        for site in self.sites:
+            saved = state.get(site.key, {"kept": None, "ended": None})
+            site.kept, site.ended = (_kept(saved[n], device) for n in ("kept", "ended"))
+
+
+def _plain(kept: Kept | None) -> dict[str, Any] | None:
+    if kept is None:
+        return None
+    context = None if kept.context is None else kept.context.raw
+    return {"state": kept.state, "context": context, "ends": kept.ends, "dead": kept.dead}
+
+
+def _kept(saved: dict[str, Any] | None, device: torch.device) -> Kept | None:
+    if saved is None:
+        return None
+    raw = saved["context"]
+    context = None if raw is None else Context(raw.to(device))
+    return Kept(
+        saved["state"].to(device), context, saved["ends"].to(device), saved["dead"].to(device)
+    )
+
+
+class WindowCrossing:
+    """A state crosses from one window to the next; its gradient teaches and goes no further.
+
+    Samples whose state was not handed on (what came is not what had been left) had no future.
+    """
+
+    def __init__(self, interface: TemporalInterface, kept: Kept, joined: Tensor) -> None:
+        self._interface = interface
+        self._kept = kept
+        self._rows = min(len(joined), len(kept.state))
+        same = torch.zeros(len(joined), dtype=torch.bool, device=joined.device)
+        if joined.shape[1:] == kept.state.shape[1:]:
+            left = kept.state[: self._rows].to(joined)
+            same[: self._rows] = (joined[: self._rows] == left).all(1)
+        over = torch.zeros_like(same)
+        over[: self._rows] = (kept.ends | kept.dead)[: self._rows]
+        self.dead = same & over
+        self._handed = (same & ~over)[: self._rows]
+
+    def value(self, activation: Tensor) -> Tensor:
+        """The state."""
+        return activation.clone()
+
+    def answer(self, grad: Tensor | None) -> Tensor | None:
+        """Nothing."""
+        if grad is not None:
+            kept, target = self._kept, torch.zeros_like(self._kept.state)
+            if grad.shape[1:] == target.shape[1:]:
+                handed = self._handed.unsqueeze(1)
+                target[: self._rows] = grad[: self._rows].to(target) * handed
+            handed = torch.zeros_like(kept.dead)
+            handed[: self._rows] = self._handed
+            self._interface.learn_from(kept.state, kept.context, target, ~kept.dead, handed)
+        return None
+
+
+class _Answer:
+    """In a backward pass: what the windows' last states get."""
+
+    def __init__(self, ways: list[Way], bp_lambda: Callable[[], float]) -> None:
+        self._ways = ways
+        self._bp_lambda = bp_lambda
+
+    def __call__(self) -> list[Tensor]:
+        for way in self._ways:
+            if way.ended is not None:
+                way.interface.learn_end(way.ended.state, way.ended.context, ~way.ended.dead)
+        bp_lambda = self._bp_lambda()
+        return [
+            interface.send_back(kept.state, kept.context, kept.ends | kept.dead, None, bp_lambda)
+            for interface, _, kept, _ in self._ways
+        ]
+
+
+class _EnterHook(ModuleHook):
+    def __init__(self, windows: Windows) -> None:
+        self._windows = windows
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...]) -> None:
+        self._windows.enter()
+
+
+class _TakeHook(ModuleHook):
+    def __init__(self, windows: Windows, site: Site) -> None:
+        self._windows = windows
+        self._site = site
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        return self._windows.take(self._site, args, kwargs)
+
+
+class _GiveHook(ModuleHook):
+    def __init__(self, windows: Windows, site: Site) -> None:
+        self._windows = windows
+        self._site = site
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        self._windows.give(self._site, output)
+
+
+class _LeaveHook(ModuleHook):
+    def __init__(self, windows: Windows) -> None:
+        self._windows = windows
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+        return self._windows.leave(output)
+
+
+def resolve(
+    network: nn.Module,
+    recurrent: bool | Mapping[str, StateSpec | None],
+    found: Mapping[str, StateSpec],
+) -> dict[str, StateSpec]:
+    """The specifications that a user asks for.
+
+    Raises:
+        DNIError: A name is not in the network, or its module needs a specification.
+    """
+    if recurrent is True:
+        if not found:
+            raise DNIError(
+                "recurrent=True finds no RNN, LSTM, GRU or cell of PyTorch's in the network: "
+                "describe its stateful modules, recurrent={'name': StateSpec(...)}"
+            )
+        return dict(found)
+    if not recurrent:
+        return {}
+    if not isinstance(recurrent, Mapping):
+        raise DNIError(
+            "recurrent must be True, False or a mapping from names to StateSpec, not "
+            f"{type(recurrent).__name__}"
+        )
+    modules = dict(network.named_modules())
+    specs = {}
+    for name, spec in recurrent.items():
+        if name not in modules:
+            raise DNIError(f"recurrent: there is no module {name!r} in the network")
+        spec = found.get(name) if spec is None else spec
+        if not isinstance(spec, StateSpec):
+            raise DNIError(
+                f"recurrent: {describe(name, modules[name])} needs a StateSpec, not {spec!r}"
+            )
+        specs[name] = spec
+    return specs

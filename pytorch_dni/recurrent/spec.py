@@ -1,0 +1,119 @@
+"""Where a module takes its state, where it returns the next one, and how that lies."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn, Tensor
+
+from .._tree import floats, replaced
+from ..errors import DNIError
+
+
+@dataclass(frozen=True)
+class StateSpec:
+    """How a stateful module's call takes a state and returns the next one.
+
+    The state may be any tree of tensors: a tensor, tuples, lists, mappings or dataclasses of them.
+
+    Args:
+        argument: Position of the state among the call's positional arguments.
+        keyword: Its name, where it comes as a keyword; None where it never does.
+        result: Where in the returned tuple, list or mapping the next state stands; None where the
+            whole output is the state.
+        batch_dim: Dimension of the samples in each tensor of the state.
+    """
+
+    argument: int = 1
+    keyword: str | None = None
+    result: int | str | None = 1
+    batch_dim: int = 0
+
+    def taken(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The state that a call was given; None for none."""
+        if self.keyword is not None and self.keyword in kwargs:
+            return kwargs[self.keyword]
+        return args[self.argument] if len(args) > self.argument else None
+
+    def given(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], state: Any
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The call's arguments with another state."""
+        if self.keyword is not None and self.keyword in kwargs:
+            return args, {**kwargs, self.keyword: state}
+        return (*args[: self.argument], state, *args[self.argument + 1 :]), kwargs
+
+    def returned(self, name: str, output: Any) -> Any:
+        """The next state in what a call returned.
+
+        Raises:
+            DNIError: There is none.
+        """
+        if self.result is None:
+            return output
+        try:
+            return output[self.result]
+        except (TypeError, KeyError, IndexError) as error:
+            raise DNIError(
+                f"{name!r} returned a {type(output).__name__} without a state at "
+                f"{self.result!r}: correct result= in its StateSpec"
+            ) from error
+
+
+# A state of (layers, batch, features) in sequences' modules, of (batch, features) in cells.
+_KNOWN: tuple[tuple[type[nn.Module], StateSpec], ...] = (
+    (nn.RNNBase, StateSpec(1, "hx", 1, -2)),
+    (nn.RNNCellBase, StateSpec(1, "hx", None, -2)),
+)
+
+
+def known(module: nn.Module) -> StateSpec | None:
+    """The specification of PyTorch's own recurrent modules."""
+    return next((spec for kind, spec in _KNOWN if isinstance(module, kind)), None)
+
+
+def join(state: Any, batch_dim: int) -> Tensor:
+    """All tensors of a state side by side: ``(batch, features)``.
+
+    Raises:
+        DNIError: There is no floating-point tensor, or the numbers of samples differ.
+    """
+    tensors = floats(state)
+    if not tensors:
+        raise DNIError(f"a state must hold floating-point tensors, but this is {state!r}")
+    rows = [_rows(tensor, batch_dim) for tensor in tensors]
+    if len({len(row) for row in rows}) > 1:
+        shapes = ", ".join(str(tuple(tensor.shape)) for tensor in tensors)
+        raise DNIError(
+            f"the tensors of a state, {shapes}, have different numbers of samples in dimension "
+            f"{batch_dim}: correct batch_dim in the StateSpec"
+        )
+    dtype = rows[0].dtype
+    return rows[0] if len(rows) == 1 else torch.cat([row.to(dtype) for row in rows], 1)
+
+
+def split(joined: Tensor, like: Any, batch_dim: int) -> Any:
+    """A state in the form of ``like`` from its tensors side by side."""
+    tensors = floats(like)
+    sizes = [_rows(tensor, batch_dim).shape[1] for tensor in tensors]
+    parts = iter(
+        _tensor(part, tensor, batch_dim)
+        for part, tensor in zip(joined.split(sizes, 1), tensors, strict=True)
+    )
+    return replaced(like, lambda tensor: next(parts))
+
+
+def _rows(tensor: Tensor, batch_dim: int) -> Tensor:
+    if not -tensor.dim() <= batch_dim < tensor.dim():
+        return tensor.reshape(1, -1)  # without a batch
+    moved = tensor.movedim(batch_dim, 0)
+    return moved.reshape(len(moved), -1)
+
+
+def _tensor(rows: Tensor, like: Tensor, batch_dim: int) -> Tensor:
+    if not -like.dim() <= batch_dim < like.dim():
+        return rows.reshape(like.shape)
+    shape = like.movedim(batch_dim, 0).shape
+    return rows.to(like.dtype).reshape(shape).movedim(0, batch_dim).contiguous()
