@@ -11,21 +11,19 @@ from torch import nn, Tensor
 from torch.optim import Optimizer
 
 from . import _checkpoint
+from ._checks import check_lambda, check_network, check_optim
 from ._cuts import BPLambda, Cuts
-from ._hooks import ModuleHook
 from ._moments import InterfaceStats
 from ._probe import Probe, Site
 from ._recipe import ForwardSpec, Interface, Recipe, SynthesizerSpec
 from ._select import Layers, select
 from ._sparse import Schedule
-from .errors import describe, DNIError, SelectionError, SynthesizerError
+from .errors import DNIError, SelectionError
 from .interfaces import BidirectionalInterface
 from .interfaces._learner import Learner, OptimizerFactory
 from .recurrent import Future, StateSpec, TemporalInterface
-from .recurrent._windows import resolve, Windows
-from .recurrent.spec import known
-
-_MOST_STEPS = 10
+from .recurrent._windows import Windows
+from .recurrent.spec import resolve
 
 
 class DNI(nn.Module):
@@ -107,14 +105,14 @@ class DNI(nn.Module):
         example_input: Any = None,
     ) -> None:
         super().__init__()
-        _check_network(network)
-        _check_optim(network, optim)
+        check_network(network, DNI)
+        check_optim(network, optim)
         if not recursive and layers is not None:
             raise SelectionError("layers and recursive=False exclude each other: give one of them")
         if not recursive and example_input is not None:
             raise DNIError("recursive=False has one known cut: leave example_input away")
-        _check_lambda(bp_lambda)
-        specs = _specs(network, recurrent, spatial=layers is not None or not recursive)
+        check_lambda(bp_lambda)
+        specs = resolve(network, recurrent, spatial=layers is not None or not recursive)
         probe, sites = None, [Site("", "")]
         if layers is not None or (recursive and not specs):
             probe = Probe(network, select(network, layers, skip_last_layer), skip_last_layer)
@@ -122,7 +120,7 @@ class DNI(nn.Module):
             sites = []
         recipe = Recipe(dni_network, dni_params, hidden_size, context_size, unlock, forward_network)
         schedule = Schedule(update_probability, torch.initial_seed())
-        steps = _steps(grad_steps, schedule, recipe.regresses)
+        steps = schedule.repeats(grad_steps, recipe.regresses)
         self._learning = (grad_optim, grad_lr, steps)
         self._cuts = Cuts(network, probe, sites, recipe, Learner(*self._learning), schedule)
         build = _BuildTemporal(recipe, Future() if future is None else future)
@@ -178,7 +176,7 @@ class DNI(nn.Module):
 
     @bp_lambda.setter
     def bp_lambda(self, value: BPLambda) -> None:
-        _check_lambda(value)
+        check_lambda(value)
         self._cuts.bp_lambda = value
 
     def stats(self, direction: str = "backward") -> dict[str, InterfaceStats]:
@@ -256,39 +254,6 @@ class DNI(nn.Module):
         _checkpoint.load(self._cuts, self._windows, state, Learner(*self._learning))
 
 
-def _check_network(network: nn.Module) -> None:
-    if not isinstance(network, nn.Module):
-        raise DNIError(f"network must be a module, not {type(network).__name__}")
-    for name, module in network.named_modules():
-        if isinstance(module, DNI) or any(
-            isinstance(hook, ModuleHook) for hook in module._forward_hooks.values()
-        ):
-            raise DNIError(f"{describe(name, module)} is wrapped in DNI already: unwrap() it first")
-
-
-def _check_optim(network: nn.Module, optim: Optimizer | None) -> None:
-    if optim is None:
-        return
-    if not isinstance(optim, Optimizer):
-        raise DNIError(f"optim must be an optimizer or None, not {type(optim).__name__}")
-    own = {id(parameter) for parameter in network.parameters()}
-    if not any(id(p) in own for group in optim.param_groups for p in group["params"]):
-        raise DNIError(
-            f"optim ({type(optim).__name__}) holds no parameter of the network "
-            f"({type(network).__name__}): build it from network.parameters()"
-        )
-
-
-def _specs(
-    network: nn.Module, recurrent: bool | Mapping[str, StateSpec | None] | None, spatial: bool
-) -> dict[str, StateSpec]:
-    found = {name: known(module) for name, module in network.named_modules()}
-    specs = {name: spec for name, spec in found.items() if spec is not None}
-    if recurrent is None:
-        return {} if spatial else specs
-    return resolve(network, recurrent, specs)
-
-
 class _BuildTemporal:
     def __init__(self, recipe: Recipe, future: Future) -> None:
         self._recipe = recipe
@@ -298,22 +263,3 @@ class _BuildTemporal:
         self, name: str, module: nn.Module, joined: Tensor, batch_dim: int
     ) -> TemporalInterface:
         return self._recipe.build_temporal(name, module, joined, batch_dim, self._future)
-
-
-def _check_lambda(value: BPLambda) -> None:
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not callable(value) and not (number and 0 <= value <= 1):
-        raise DNIError(f"bp_lambda must be a number from 0 to 1, or a function, got {value!r}")
-
-
-def _steps(grad_steps: int | None, schedule: Schedule, regresses: bool) -> int:
-    if grad_steps is None:
-        # At a tenth of the updates, MNIST, three cuts, labels as context: 89 % after five epochs
-        # with one step on each lesson, 95 % with eight. Local losses were the worse for it (95.6
-        # and 94.9 %): they learn while the part behind sleeps, too.
-        if not regresses:
-            return 1
-        return min(int(1 / schedule.probability + 0.5), _MOST_STEPS)
-    if not isinstance(grad_steps, int) or isinstance(grad_steps, bool) or grad_steps < 1:
-        raise SynthesizerError(f"grad_steps must be a positive integer, got {grad_steps!r}")
-    return grad_steps

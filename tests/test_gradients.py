@@ -34,7 +34,9 @@ def test_lambda_one_is_backpropagation_bit_for_bit(name, recurrent):
         for n, grad in expected.items():
             assert torch.equal(grad, found[f"network.{n}"]), n
     assert net.interfaces
-    assert all(stats.updates > 0 for stats in net.stats().values())
+    # Without a state that is handed on, the future teaches nothing.
+    spatial = recurrent is False or name not in ("lstm", "gru")
+    assert all((stats.updates > 0) == spatial for stats in net.stats().values())
 
 
 @pytest.mark.parametrize("name", ZOO)

@@ -320,7 +320,7 @@ def test_sparse_updates_on_every_architecture(name):
     example = ZOO[name]
     torch.manual_seed(0)
     bare = example.build()
-    net = DNI(copy.deepcopy(bare), update_probability=0.5)
+    net = DNI(copy.deepcopy(bare), update_probability=0.5, recurrent=False)
     for step in range(6):
         x = example.input()
         torch.manual_seed(step)

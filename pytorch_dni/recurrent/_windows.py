@@ -3,57 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import nn, Tensor
 from torch.utils.hooks import RemovableHandle
 
-from .._hooks import ModuleHook
 from .._tree import floats, Like, like, replaced, zeros
 from ..context import Context, current_context
-from ..errors import describe, DNIError
+from ..errors import DNIError
 from ..interfaces._crossing import cross
 from ..interfaces._learner import Learner
+from ._hooks import EnterHook, GiveHook, LeaveHook, TakeHook
+from ._kept import Answer, Kept, plain, restored, Way, WindowCrossing
 from ._tie import tie
 from .spec import join, split, StateSpec
 from .temporal import TemporalInterface
 
 Build = Callable[[str, nn.Module, Tensor, int], TemporalInterface]
-
-
-@dataclass
-class Kept:
-    """What a window left behind.
-
-    Attributes:
-        state: Its last state's tensors side by side, ``(batch, features)``.
-        context: What the synthesizer was given with it.
-        ends: Samples, ``(batch,)``, whose sequence ended with the window.
-        dead: Samples whose sequence had ended before; they count in nothing.
-    """
-
-    state: Tensor
-    context: Context | None
-    ends: Tensor
-    dead: Tensor
-
-
-class Way(NamedTuple):
-    """How the gradient of the future gets into a window.
-
-    Attributes:
-        interface: Predicts it.
-        joined: The window's last state, in its graph: tensors side by side.
-        kept: The same, as what is handed on.
-        ended: What an earlier window left that was not handed on, if one did.
-    """
-
-    interface: TemporalInterface
-    joined: Tensor
-    kept: Kept
-    ended: Kept | None
 
 
 class Site:
@@ -112,12 +79,12 @@ class Windows:
         """Put the hooks into the network."""
         if self._handles or self._closed or not self.sites:
             return
-        self._handles.append(self.network.register_forward_pre_hook(_EnterHook(self)))
+        self._handles.append(self.network.register_forward_pre_hook(EnterHook(self)))
         for site in self.sites:
-            take, give = _TakeHook(self, site), _GiveHook(self, site)
+            take, give = TakeHook(self, site), GiveHook(self, site)
             self._handles.append(site.module.register_forward_pre_hook(take, with_kwargs=True))
             self._handles.append(site.module.register_forward_hook(give))
-        self._handles.append(self.network.register_forward_hook(_LeaveHook(self)))
+        self._handles.append(self.network.register_forward_hook(LeaveHook(self)))
 
     def remove(self) -> None:
         """Take the hooks out of the network."""
@@ -195,7 +162,7 @@ class Windows:
         for site, state in zip(ended, joined, strict=True):
             self._interface(site, state).check(state, context)
         ways = [self._way(site, state, context) for site, state in zip(ended, joined, strict=True)]
-        tied = iter(tie(tensors, [way.joined for way in ways], _Answer(ways, self._bp_lambda)))
+        tied = iter(tie(tensors, [way.joined for way in ways], Answer(ways, self._bp_lambda)))
         return replaced(output, lambda t: next(tied) if t.requires_grad else t)
 
     def _way(self, site: Site, joined: Tensor, context: Context | None) -> Way:
@@ -247,7 +214,7 @@ class Windows:
             raise DNIError(
                 "backward_state() comes after a training forward pass that returned a state, once"
             )
-        torch.autograd.backward([way.joined for way in ways], _Answer(ways, self._bp_lambda)())
+        torch.autograd.backward([way.joined for way in ways], Answer(ways, self._bp_lambda)())
         for site in self.sites:
             site.way = None
 
@@ -258,8 +225,8 @@ class Windows:
         """
         sites = {site.key: site for site in self.sites}
         return {
-            key: {"state": interface.state_dict(), "kept": _plain(sites[key].kept),
-                  "ended": _plain(sites[key].ended), "features": self._features[key]}
+            key: {"state": interface.state_dict(), "kept": plain(sites[key].kept),
+                  "ended": plain(sites[key].ended), "features": self._features[key]}
             for key, interface in self.interfaces.items()
         }  # fmt: skip
 
@@ -289,147 +256,4 @@ class Windows:
         self._features = {key: saved["features"] for key, saved in state.items()}
         for site in self.sites:
             saved = state.get(site.key, {"kept": None, "ended": None})
-            site.kept, site.ended = (_kept(saved[n], device) for n in ("kept", "ended"))
-
-
-def _plain(kept: Kept | None) -> dict[str, Any] | None:
-    if kept is None:
-        return None
-    context = None if kept.context is None else kept.context.raw
-    return {"state": kept.state, "context": context, "ends": kept.ends, "dead": kept.dead}
-
-
-def _kept(saved: dict[str, Any] | None, device: torch.device) -> Kept | None:
-    if saved is None:
-        return None
-    raw = saved["context"]
-    context = None if raw is None else Context(raw.to(device))
-    return Kept(
-        saved["state"].to(device), context, saved["ends"].to(device), saved["dead"].to(device)
-    )
-
-
-class WindowCrossing:
-    """A state crosses from one window to the next; its gradient teaches and goes no further.
-
-    Samples whose state was not handed on (what came is not what had been left) had no future.
-    """
-
-    def __init__(self, interface: TemporalInterface, kept: Kept, joined: Tensor) -> None:
-        self._interface = interface
-        self._kept = kept
-        self._rows = min(len(joined), len(kept.state))
-        same = torch.zeros(len(joined), dtype=torch.bool, device=joined.device)
-        if joined.shape[1:] == kept.state.shape[1:]:
-            left = kept.state[: self._rows].to(joined)
-            same[: self._rows] = (joined[: self._rows] == left).all(1)
-        over = torch.zeros_like(same)
-        over[: self._rows] = (kept.ends | kept.dead)[: self._rows]
-        self.dead = same & over
-        self._handed = (same & ~over)[: self._rows]
-
-    def value(self, activation: Tensor) -> Tensor:
-        """The state."""
-        return activation.clone()
-
-    def answer(self, grad: Tensor | None) -> Tensor | None:
-        """Nothing."""
-        if grad is not None:
-            kept, target = self._kept, torch.zeros_like(self._kept.state)
-            if grad.shape[1:] == target.shape[1:]:
-                handed = self._handed.unsqueeze(1)
-                target[: self._rows] = grad[: self._rows].to(target) * handed
-            handed = torch.zeros_like(kept.dead)
-            handed[: self._rows] = self._handed
-            self._interface.learn_from(kept.state, kept.context, target, ~kept.dead, handed)
-        return None
-
-
-class _Answer:
-    """In a backward pass: what the windows' last states get."""
-
-    def __init__(self, ways: list[Way], bp_lambda: Callable[[], float]) -> None:
-        self._ways = ways
-        self._bp_lambda = bp_lambda
-
-    def __call__(self) -> list[Tensor]:
-        for way in self._ways:
-            if way.ended is not None:
-                way.interface.learn_end(way.ended.state, way.ended.context, ~way.ended.dead)
-        bp_lambda = self._bp_lambda()
-        return [
-            interface.send_back(kept.state, kept.context, kept.ends | kept.dead, None, bp_lambda)
-            for interface, _, kept, _ in self._ways
-        ]
-
-
-class _EnterHook(ModuleHook):
-    def __init__(self, windows: Windows) -> None:
-        self._windows = windows
-
-    def __call__(self, module: nn.Module, args: tuple[Any, ...]) -> None:
-        self._windows.enter()
-
-
-class _TakeHook(ModuleHook):
-    def __init__(self, windows: Windows, site: Site) -> None:
-        self._windows = windows
-        self._site = site
-
-    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        return self._windows.take(self._site, args, kwargs)
-
-
-class _GiveHook(ModuleHook):
-    def __init__(self, windows: Windows, site: Site) -> None:
-        self._windows = windows
-        self._site = site
-
-    def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        self._windows.give(self._site, output)
-
-
-class _LeaveHook(ModuleHook):
-    def __init__(self, windows: Windows) -> None:
-        self._windows = windows
-
-    def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
-        return self._windows.leave(output)
-
-
-def resolve(
-    network: nn.Module,
-    recurrent: bool | Mapping[str, StateSpec | None],
-    found: Mapping[str, StateSpec],
-) -> dict[str, StateSpec]:
-    """The specifications that a user asks for.
-
-    Raises:
-        DNIError: A name is not in the network, or its module needs a specification.
-    """
-    if recurrent is True:
-        if not found:
-            raise DNIError(
-                "recurrent=True finds no RNN, LSTM, GRU or cell of PyTorch's in the network: "
-                "describe its stateful modules, recurrent={'name': StateSpec(...)}"
-            )
-        return dict(found)
-    if not recurrent:
-        return {}
-    if not isinstance(recurrent, Mapping):
-        raise DNIError(
-            "recurrent must be True, False or a mapping from names to StateSpec, not "
-            f"{type(recurrent).__name__}"
-        )
-    modules = dict(network.named_modules())
-    specs = {}
-    for name, spec in recurrent.items():
-        if name not in modules:
-            raise DNIError(f"recurrent: there is no module {name!r} in the network")
-        spec = found.get(name) if spec is None else spec
-        if not isinstance(spec, StateSpec):
-            raise DNIError(
-                f"recurrent: {describe(name, modules[name])} needs a StateSpec, not {spec!r}"
-            )
-        specs[name] = spec
-    return specs
+            site.kept, site.ended = (restored(saved[n], device) for n in ("kept", "ended"))

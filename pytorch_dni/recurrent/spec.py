@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 from torch import nn, Tensor
 
 from .._tree import floats, replaced
-from ..errors import DNIError
+from ..errors import describe, DNIError
 
 
 @dataclass(frozen=True)
@@ -117,3 +118,48 @@ def _tensor(rows: Tensor, like: Tensor, batch_dim: int) -> Tensor:
         return rows.reshape(like.shape)
     shape = like.movedim(batch_dim, 0).shape
     return rows.to(like.dtype).reshape(shape).movedim(0, batch_dim).contiguous()
+
+
+def resolve(
+    network: nn.Module, recurrent: bool | Mapping[str, StateSpec | None] | None, spatial: bool
+) -> dict[str, StateSpec]:
+    """The specifications that a user asks for, by qualified name.
+
+    Args:
+        network: The network.
+        recurrent: As in the wrapper.
+        spatial: Whether the user asks for cuts in space.
+
+    Raises:
+        DNIError: A name is not in the network, or its module needs a specification.
+    """
+    modules = dict(network.named_modules())
+    found = {name: known(module) for name, module in modules.items()}
+    own = {name: spec for name, spec in found.items() if spec is not None}
+    if recurrent is None:
+        return {} if spatial else own
+    if recurrent is False:
+        return {}
+    if recurrent is True:
+        if not own:
+            raise DNIError(
+                "recurrent=True finds no RNN, LSTM, GRU or cell of PyTorch's in the network: "
+                "describe its stateful modules, recurrent={'name': StateSpec(...)}"
+            )
+        return own
+    if not isinstance(recurrent, Mapping):
+        raise DNIError(
+            "recurrent must be True, False or a mapping from names to StateSpec, not "
+            f"{type(recurrent).__name__}"
+        )
+    specs = {}
+    for name, spec in recurrent.items():
+        if name not in modules:
+            raise DNIError(f"recurrent: there is no module {name!r} in the network")
+        spec = own.get(name) if spec is None else spec
+        if not isinstance(spec, StateSpec):
+            raise DNIError(
+                f"recurrent: {describe(name, modules[name])} needs a StateSpec, not {spec!r}"
+            )
+        specs[name] = spec
+    return specs
