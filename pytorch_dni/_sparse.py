@@ -36,7 +36,7 @@ class Schedule:
     Raises:
         DNIError: The share is none.
 
-    Source: Jaderberg et al. 2017, section 3.3: sparse updates.
+    Source: Jaderberg et al. 2017: sparse updates.
     """
 
     def __init__(self, probability: float, seed: int) -> None:
@@ -63,7 +63,7 @@ class Schedule:
             SynthesizerError: It is no number of steps.
         """
         if grad_steps is None:
-            # At a tenth of the updates (MNIST, three cuts, labels as context, five epochs) 89 % with
+            # A tenth of the updates (MNIST, three cuts, labels as context, five epochs): 89 % with
             # one step on each lesson, 95 % with eight. Local losses were the worse for it (95.6 and
             # 94.9 %): they learn while the part behind sleeps, too.
             if not regresses:

@@ -32,7 +32,7 @@ class Regression:
 
 
 class Chain:
-    """Two cuts in a three-layer tanh network, section 2.1.
+    """Two cuts in a three-layer tanh network, synthetic gradients.
 
     h1 = tanh(x W1), h2 = tanh(h1 W2), y = h2 W3, L = mean(y^2). A part learns from
     (1 - lambda) M(h) + lambda d with d the gradient that came to the cut, which at h1 is itself
@@ -62,7 +62,7 @@ class Chain:
 
 
 class Unlocked:
-    """One cut with the full unlock, section 2.2: h = tanh(x W1), y = p W2, L = mean(y^2).
+    """One cut with the full unlock: h = tanh(x W1), y = p W2, L = mean(y^2).
 
     p is predicted from x in h's place; dL/dp is learned at ``seen``, h in one process and p where
     only messages pass; what goes back to h is predicted from h.
@@ -85,7 +85,7 @@ class Unlocked:
 
 
 class Recurrent:
-    """Windows of h' = tanh(h U + x W), L = sum over time of mean((h V - y)^2), section 2.3.
+    """Windows of h' = tanh(h U + x W), L = sum over time of mean((h V - y)^2), synthetic gradients of the future.
 
     The gradient that the last state of a window would get from the future is predicted from it;
     the target at a window's first state is the gradient that comes there, bootstrapped.

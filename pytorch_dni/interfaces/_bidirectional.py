@@ -39,7 +39,7 @@ class BidirectionalInterface(nn.Module):
     Raises:
         SynthesizerError: An argument is wrong.
 
-    Source: Jaderberg et al. 2017, section 2.2: the full unlock.
+    Source: Jaderberg et al. 2017: complete unlock, by synthetic inputs and gradients.
     """
 
     def __init__(self, forward: nn.Module, backward: nn.Module, **options: Any) -> None:

@@ -33,7 +33,7 @@ class ForwardInterface(UnidirectionalInterface):
     Raises:
         SynthesizerError: The synthesizer has a loss to predict gradients by, and no message.
 
-    Source: Jaderberg et al. 2017, section 2.2: synthetic inputs.
+    Source: Jaderberg et al. 2017: synthetic inputs.
     """
 
     def __init__(self, synthesizer: nn.Module, **options: object) -> None:

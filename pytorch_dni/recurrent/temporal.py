@@ -82,8 +82,8 @@ class TemporalInterface(BackwardInterface):
     Raises:
         SynthesizerError: An argument is wrong.
 
-    Source: Jaderberg et al. 2017, section 2.3 and appendix C; the rescaled output of
-    van Hasselt et al. 2016, "Learning values across many orders of magnitude".
+    Source: Jaderberg et al. 2017: synthetic gradients for recurrent networks; the rescaled output
+    of van Hasselt et al. 2016, "Learning values across many orders of magnitude".
     """
 
     def __init__(
