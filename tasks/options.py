@@ -60,7 +60,8 @@ def several(choices: Sequence[str]) -> Callable[[str], list[str]]:
     return convert
 
 
-def _seeds(text: str) -> list[int]:
+def seeds(text: str) -> list[int]:
+    """A type for argparse: whole numbers separated by commas."""
     return list(dict.fromkeys(number(int, 0)(part) for part in text.split(",")))
 
 
@@ -108,7 +109,7 @@ def shared(
         help="the network's learning rate in all modes (default: each mode's own)")  # fmt: skip
     add("--grad-lr", type=number(float, 0, above=True),
         help="the synthesizers' learning rate (default: their own)")  # fmt: skip
-    add("--seed", type=_seeds, default=[1], metavar="SEED,...",
+    add("--seed", type=seeds, default=[1], metavar="SEED,...",
         help="weights and data; several give means over them (default: 1)")  # fmt: skip
     add("--every", type=number(int, 1), default=every,
         help="steps between evaluations (default: %(default)s)")  # fmt: skip

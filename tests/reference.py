@@ -85,7 +85,7 @@ class Unlocked:
 
 
 class Recurrent:
-    """Windows of h' = tanh(h U + x W), L = sum over time of mean((h V - y)^2), synthetic gradients of the future.
+    """Windows of h' = tanh(h U + x W), L = sum over time of mean((h V - y)^2).
 
     The gradient that the last state of a window would get from the future is predicted from it;
     the target at a window's first state is the gradient that comes there, bootstrapped.
