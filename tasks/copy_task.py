@@ -1,4 +1,7 @@
-"""Copy: random binary vectors, to be repeated after an end marker."""
+"""Copy: random binary vectors, to be repeated after an end marker.
+
+With --window T a recurrent net learns on windows of T steps, and the sequences grow.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +13,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from . import options, sequences, training
+from . import options, sequences, training, truncated
 from .modes import Recipe
 from .task import Batch
+from .truncated import Episode, EpisodeTask
 
 
 def answer_loss(prediction: Tensor, target: Tensor) -> Tensor:
@@ -69,8 +73,40 @@ def _make(args: argparse.Namespace) -> tuple[CopyTask, list[Recipe]]:
     return CopyTask(args), sequences.recipes(args)
 
 
+class CopyEpisodes(EpisodeTask):
+    """For windows: the difficulty is the number of vectors."""
+
+    start = 1
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self._bits = args.bits
+        self.input_size, self.output_size = args.bits + 1, args.bits
+
+    def sample(self, difficulty: int, batch: int, random: torch.Generator) -> Episode:
+        """``2 * difficulty + 1`` steps."""
+        vectors = torch.randint(2, (difficulty, batch, self._bits), generator=random).float()
+        input = torch.zeros(2 * difficulty + 1, batch, self._bits + 1)
+        input[:difficulty, :, : self._bits] = vectors
+        input[difficulty, :, self._bits] = 1
+        target = torch.zeros(2 * difficulty + 1, batch, self._bits)
+        target[difficulty + 1 :] = vectors
+        due = torch.zeros(2 * difficulty + 1)
+        due[difficulty + 1 :] = 1
+        return Episode(input, target, due)
+
+
+def _windows(argv: Sequence[str]) -> int:
+    parser = truncated.parser("copy_task", __doc__)
+    parser.add_argument("--bits", type=options.number(int, 1), default=4,
+        help="width of the vectors (default: %(default)s)")  # fmt: skip
+    return truncated.main(parser, CopyEpisodes, argv)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line."""
+    given = sys.argv[1:] if argv is None else argv
+    if any(argument.split("=")[0] == "--window" for argument in given):
+        return _windows(given)
     parser = sequences.parser("copy_task", __doc__, steps=2000, length=5)
     parser.add_argument("--bits", type=options.number(int, 1), default=4,
         help="width of the vectors (default: %(default)s)")  # fmt: skip

@@ -125,9 +125,9 @@ class Run:
         assert episode is not None
         length = len(episode.input)
         # The first window is of random length, so that the ends of windows meet all steps alike.
-        first = int(torch.randint(self._args.window, (), generator=self._random)) + 1
-        end = self._place + (first if not self._place and self.mode != "full" else self._window)
-        end = min(end, length)
+        first = int(torch.randint(min(self._window, length), (), generator=self._random)) + 1
+        whole = self._place or self.mode == "full"
+        end = min(self._place + (self._window if whole else first), length)
         part = slice(self._place, end)
         start = time.perf_counter()
         context = self._context(end) if self.mode == "cdni" else None
