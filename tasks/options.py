@@ -65,16 +65,18 @@ def seeds(text: str) -> list[int]:
     return list(dict.fromkeys(number(int, 0)(part) for part in text.split(",")))
 
 
-def _device(text: str) -> torch.device:
+def device(text: str) -> torch.device:
+    """A type for argparse: a device that works."""
     try:
-        device = torch.device(text)
-        torch.zeros(1, device=device).item()
+        found = torch.device(text)
+        torch.zeros(1, device=found).item()
     except (RuntimeError, AssertionError, ImportError):
         raise argparse.ArgumentTypeError(f"{text!r} is no device that works here") from None
-    return device
+    return found
 
 
-def _default_device() -> torch.device:
+def default_device() -> torch.device:
+    """An accelerator if there is one."""
     found = torch.accelerator.current_accelerator(check_available=True)
     return torch.device("cpu") if found is None else found
 
@@ -113,7 +115,7 @@ def shared(
         help="weights and data; several give means over them (default: 1)")  # fmt: skip
     add("--every", type=number(int, 1), default=every,
         help="steps between evaluations (default: %(default)s)")  # fmt: skip
-    add("--device", type=_device, default=None, help="default: an accelerator if there is one")
+    add("--device", type=device, default=None, help="default: an accelerator if there is one")
     add("--out", type=Path, metavar="DIR", help="folder for metrics, checkpoint and curves")
     add("--resume", action="store_true", help="go on from the checkpoint in --out")
     return parser
@@ -145,7 +147,7 @@ def parse(
                     f"which has {value!r}: leave it away, or give another --out"
                 )
     if args.device is None:
-        args.device = _default_device()
+        args.device = default_device()
     return args, checkpoint
 
 

@@ -91,17 +91,59 @@ class Record:
 
     def _write(self, name: str, content: bytes) -> None:
         assert self._folder is not None
-        # In the same folder, hence on the same disk, where replacing is atomic.
-        temporary = self._folder / f".{name}.{os.getpid()}"
-        try:
-            with temporary.open("xb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(self._folder / name)
-        finally:
-            with suppress(OSError):
-                temporary.unlink()
+        replace(self._folder / name, content)
+
+
+def replace(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all."""
+    # In the same folder, hence on the same disk, where replacing is atomic.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temporary.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+
+
+def steps_picture(
+    panels: Sequence[tuple[str, Sequence[tuple[str, Sequence[float], Sequence[float]]]]],
+    ylabel: str,
+    title: str,
+    steps: bool = False,
+) -> bytes:
+    """Panels of lines as PNG: for each, what is along its x axis, and lines (label, x, y)."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.5 * len(panels), 3.8), layout="constrained")
+    FigureCanvasAgg(figure)
+    colours: dict[str, str] = {}
+    for place, (xlabel, lines) in enumerate(panels):
+        axes = figure.add_subplot(1, len(panels), place + 1)
+        shown = set()
+        for label, xs, ys in lines:
+            colour = colours.setdefault(label, f"C{len(colours)}")
+            options = {
+                "color": colour,
+                "alpha": 0.7,
+                "label": label if label not in shown else None,
+            }
+            shown.add(label)
+            if steps:
+                axes.step(xs, ys, where="post", **options)
+            else:
+                axes.plot(xs, ys, marker=".", **options)
+        axes.set(xlabel=xlabel, ylabel=ylabel)
+        axes.grid(alpha=0.3)
+        axes.legend()
+    figure.suptitle(title)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=120)
+    return buffer.getvalue()
 
 
 def picture(history: Sequence[Row], title: str) -> bytes:

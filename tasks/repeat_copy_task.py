@@ -13,12 +13,12 @@ from .truncated import Episode, EpisodeTask
 
 
 class RepeatCopyTask(EpisodeTask):
-    """Difficulty: one more than the length of the sequence.
+    """Difficulty: the length of the sequence.
 
     Channels of the input: the bits, and one that marks the end by the number of repetitions.
     """
 
-    start = 2
+    start = 1
 
     def __init__(self, args: argparse.Namespace) -> None:
         self._bits, self._repeats = args.bits, args.repeats
@@ -26,8 +26,8 @@ class RepeatCopyTask(EpisodeTask):
         self.output_size = args.bits + 1
 
     def sample(self, difficulty: int, batch: int, random: torch.Generator) -> Episode:
-        """``difficulty - 1`` vectors, up to ``repeats`` times, and an end marker to be told."""
-        length, bits = difficulty - 1, self._bits
+        """``difficulty`` vectors, up to ``repeats`` times, and an end marker to be told."""
+        length, bits = difficulty, self._bits
         times = int(torch.randint(1, self._repeats + 1, (), generator=random))
         vectors = torch.randint(2, (length, batch, bits), generator=random).float()
         total = length + 1 + times * length + 1

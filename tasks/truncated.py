@@ -7,12 +7,9 @@ become small; the largest length reached is the result.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import math
-import os
 import statistics
-import tempfile
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -26,7 +23,7 @@ from tqdm import tqdm
 
 from pytorch_dni import DNI, DNIError, Future, synthesizer_context
 
-from . import options
+from . import options, record
 from .options import TaskError
 from .task import seed_of
 
@@ -293,52 +290,22 @@ def summary(runs: Sequence[Run], args: argparse.Namespace) -> str:
                 f"{1e3 * sum(r.seconds for r in own) / sum(r.updates for r in own):.2f}",
             ]
         )
-    from .record import table
-
-    return table(rows)
+    return record.table(rows)
 
 
 _ROWS, _CURVES = "results.jsonl", "curves.png"
 
 
 def _save(folder: Path, runs: Sequence[Run], title: str) -> None:
-    import matplotlib
-
-    matplotlib.use("agg")
-    from matplotlib import pyplot as plt
-
     folder.mkdir(parents=True, exist_ok=True)
     lines = "".join(json.dumps(run.row()) + "\n" for run in runs)
-    _replace(folder / _ROWS, lambda file: file.write_text(lines))
-    figure, axes = plt.subplots(1, 2, figsize=(9, 3.6), sharey=True)
-    colours = {mode: f"C{i}" for i, mode in enumerate(MODES)}
-    for place, (ax, label) in enumerate(zip(axes, ("updates", "seconds"), strict=True)):
+    record.replace(folder / _ROWS, lines.encode())
+    panels = []
+    for place, label in enumerate(("updates", "seconds")):
+        curves = []
         for run in runs:
             ends = [*run.history, (run.updates, run.seconds, run.difficulty)]
-            ax.step(
-                [end[place] for end in ends],
-                [end[2] - 1 for end in ends],
-                where="post",
-                color=colours[run.mode],
-                alpha=0.6,
-                label=run.mode if run.seed == runs[0].seed else None,
-            )
-        ax.set_xlabel(label)
-    axes[0].set_ylabel("largest length solved")
-    axes[0].legend()
-    figure.suptitle(title)
-    figure.tight_layout()
-    _replace(folder / _CURVES, lambda file: figure.savefig(file, format="png", dpi=120))
-    plt.close(figure)
-
-
-def _replace(path: Path, write: Callable[[Path], Any]) -> None:
-    handle, name = tempfile.mkstemp(dir=path.parent)
-    os.close(handle)
-    try:
-        write(Path(name))
-        os.replace(name, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(name)
-        raise
+            curves.append((run.mode, [end[place] for end in ends], [end[2] - 1 for end in ends]))
+        panels.append((label, curves))
+    picture = record.steps_picture(panels, "largest length solved", title, steps=True)
+    record.replace(folder / _CURVES, picture)

@@ -78,7 +78,7 @@ def test_copy_and_repeat_data():
     task, random = repeat_copy_task.RepeatCopyTask(args()), torch.Generator().manual_seed(0)
     seen = set()
     for _ in range(20):
-        episode = task.sample(3, 2, random)
+        episode = task.sample(2, 2, random)
         times = int(episode.input[2, 0, 3])
         seen.add(times)
         assert len(episode.input) == 2 + 1 + 2 * times + 1
