@@ -18,7 +18,9 @@ MODELS = {"char": char_language_model, "word": word_language_model}
 def folder(tmp_path):
     words, chance = ["the", "cat", "sat", "on", "a", "mat", "<unk>", "N"], random.Random(0)
     for split, lines in (("train", 80), ("valid", 30), ("test", 30)):
-        text = "\n".join(" ".join(chance.choices(words, k=6)) for _ in range(lines))
+        text = "\n".join(
+            " ".join(chance.choices(words, [9, 5, 3, 2, 1, 1, 1, 1], k=6)) for _ in range(lines)
+        )
         (tmp_path / f"ptb.{split}.txt").write_text(text + "\n")
     return tmp_path
 
