@@ -388,6 +388,38 @@ def test_by_hand_and_wrapped_are_equal(kind):
         assert torch.equal(ours, theirs)
 
 
+def test_a_sample_that_is_begun_anew_in_place_has_no_future():
+    net = DNI(Loop(nn.GRUCell))
+    x = torch.randn(3, 5, 3)
+    _, state = net(x, None)
+    for _ in range(3):
+        out, state = net(x, state.detach())
+        out.sum().backward()
+    interface, taught = net.interfaces["core.state"], []
+    lesson = interface.lesson
+    interface.lesson = lambda p, m, c=None: taught.append(m) or lesson(p, m, c)
+    state = state.detach()
+    state[1] = 0
+    net(x, state)[0].sum().backward()
+    assert taught[0].any(1).tolist() == [True, False, True, True, True]
+
+
+def test_a_module_that_does_not_run_in_a_window():
+    class Sometimes(Sequence):
+        def forward(self, x, state=None, skip=False):
+            if skip:
+                return self.head(torch.ones(3, 5, 4)), state
+            return super().forward(x, state)
+
+    net = DNI(Sometimes(nn.GRU))
+    x, state = torch.randn(3, 5, 3), None
+    for skip in (False, False, True, False, True, True, False):
+        out, state = net(x, state, skip)
+        out.sum().backward()
+        state = state.detach()
+    assert net.stats()["core.state"].updates == 3
+
+
 def test_a_window_without_a_loss():
     network, net, _ = pair(probe=10**9)
     state = torch.randn(5, 4, dtype=torch.float64)
