@@ -16,8 +16,7 @@ from ._probe import Probe, Site
 from ._recipe import Interface, Recipe
 from ._sparse import LastPart, Schedule, TermsOf
 from ._tree import first_activation, Like, like, replaced
-from .context import Context
-from .errors import ContextError
+from .context import Context, refuse
 from .interfaces import BidirectionalInterface
 from .interfaces._backward import GradientCrossing, Terms
 from .interfaces._bidirectional import ExchangeCrossing
@@ -147,11 +146,7 @@ class Cuts:
     def check(self, interface: Interface, activation: Tensor) -> None:
         """Raise :class:`ContextError` where the context of the scope does not fit an interface."""
         context = self.given.context()
-        if context is not None and not interface.takes_context:
-            raise ContextError(
-                f"{interface.owner} got a context, but takes none: give DNI context_size="
-                "(the number of classes, or of features), or leave synthesizer_context away"
-            )
+        refuse(context, interface.takes_context, interface.owner)
         if isinstance(interface, BidirectionalInterface):
             interface.check(activation, self.given.trigger(), context)
         else:

@@ -105,6 +105,15 @@ class Context:
         return laid
 
 
+def refuse(context: Context | None, takes_context: bool, owner: str) -> None:
+    """Raise :class:`ContextError` where a context is given to who has no use for it."""
+    if context is not None and not takes_context:
+        raise ContextError(
+            f"{owner} got a context, but takes none: give DNI context_size="
+            "(the number of classes, or of features), or leave synthesizer_context away"
+        )
+
+
 def _check_range(labels: Tensor, size: int, owner: str) -> None:
     # On an accelerator the check would stall the queue; scatter_ asserts there by itself.
     if labels.device.type != "cpu" or not labels.numel():

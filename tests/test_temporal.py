@@ -617,6 +617,12 @@ def test_a_context_belongs_to_the_state_that_the_window_leaves():
         net(data(1)[0][0].float(), state)
 
 
+def test_a_context_that_nobody_asked_for():
+    net = DNI(Sequence(nn.GRU))
+    with synthesizer_context(torch.zeros(5)), pytest.raises(ContextError, match="takes none"):
+        net(torch.randn(3, 5, 3))
+
+
 def test_cuts_in_space_and_time_can_be_had_together():
     x = torch.randn(3, 5, 3)
 

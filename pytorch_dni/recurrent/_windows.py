@@ -10,7 +10,7 @@ from torch import nn, Tensor
 from torch.utils.hooks import RemovableHandle
 
 from .._tree import floats, Like, like, replaced, zeros
-from ..context import Context, current_context
+from ..context import Context, current_context, refuse
 from ..errors import DNIError
 from ..interfaces._crossing import cross
 from ..interfaces._learner import Learner
@@ -160,7 +160,9 @@ class Windows:
         ended = [site for site in sites if any(t.requires_grad for t in floats(site.last))]
         joined = [join(site.last, site.spec.batch_dim) for site in ended]
         for site, state in zip(ended, joined, strict=True):
-            self._interface(site, state).check(state, context)
+            interface = self._interface(site, state)
+            refuse(context, interface.takes_context, interface.owner)
+            interface.check(state, context)
         ways = [self._way(site, state, context) for site, state in zip(ended, joined, strict=True)]
         tied = iter(tie(tensors, [way.joined for way in ways], Answer(ways, self._bp_lambda)))
         return replaced(output, lambda t: next(tied) if t.requires_grad else t)
