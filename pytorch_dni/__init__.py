@@ -12,10 +12,11 @@ from .interfaces import (
     ForwardInterface,
     UnidirectionalInterface,
 )
-from .recurrent import Future, StateSpec, TemporalInterface
+from .recurrent import CriticInterface, Future, StateSpec, TemporalInterface
 from .synthesizers import (
     BasicSynthesizer,
     Conv2d_DNI,
+    Critic_DNI,
     DNI_Network,
     Linear_DNI,
     Linear_Sigmoid_DNI,
@@ -34,6 +35,7 @@ __all__ = [
     "BackwardInterface",
     "BidirectionalInterface",
     "TemporalInterface",
+    "CriticInterface",
     "StateSpec",
     "Future",
     "backward",
@@ -44,6 +46,7 @@ __all__ = [
     "Linear_Sigmoid_DNI",
     "RNN_DNI",
     "Conv2d_DNI",
+    "Critic_DNI",
     "LocalLoss_DNI",
     "DNIError",
     "SelectionError",

@@ -13,8 +13,15 @@ from torch.nn.modules.conv import _ConvNd
 from ._probe import Site
 from .errors import describe, DNIError, SynthesizerError
 from .interfaces import BackwardInterface, BidirectionalInterface, ForwardInterface
-from .recurrent import Future, TemporalInterface
-from .synthesizers import Conv2d_DNI, DNI_Network, Linear_DNI, LocalLoss_DNI, RNN_DNI
+from .recurrent import CriticInterface, Future, TemporalInterface
+from .synthesizers import (
+    Conv2d_DNI,
+    Critic_DNI,
+    DNI_Network,
+    Linear_DNI,
+    LocalLoss_DNI,
+    RNN_DNI,
+)
 from .synthesizers._inputs import input_synthesizer
 
 SynthesizerSpec: TypeAlias = "type[nn.Module] | Callable[[str, nn.Module, Tensor], nn.Module]"
@@ -116,7 +123,8 @@ class Recipe:
             torch.manual_seed(torch.initial_seed() ^ zlib.crc32(name.encode()))
             synthesizer = self._synthesizer(Site(name, name), module, module, joined, -1)
         dtype = torch.promote_types(joined.dtype, torch.float32)
-        return TemporalInterface(
+        kind = CriticInterface if isinstance(synthesizer, Critic_DNI) else TemporalInterface
+        return kind(
             synthesizer.to(joined.device, dtype).train(),
             future=future,
             batch_dim=batch_dim,

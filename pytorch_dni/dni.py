@@ -214,6 +214,20 @@ class DNI(nn.Module):
         """
         self._windows.end_of_sequence(mask)
 
+    def observe(self, losses: Tensor) -> None:
+        """For :class:`Critic_DNI`: the losses of the window that has just run, for each sample.
+
+        Comes between the forward and the backward pass. Their sum is to be the window's loss: for
+        a mean over the batch, give each sample's loss divided by their number.
+
+        Args:
+            losses: ``(batch,)``.
+
+        Raises:
+            DNIError: There is no critic, or these are not one for each sample.
+        """
+        self._windows.observe(losses)
+
     def backward_state(self) -> None:
         """Backpropagate from the last states of a window that has no loss.
 

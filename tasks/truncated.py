@@ -21,15 +21,17 @@ from torch import nn, Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from pytorch_dni import DNI, DNIError, Future, synthesizer_context
+from pytorch_dni import Critic_DNI, DNI, DNIError, Future, synthesizer_context
 
 from . import options, record
 from .options import TaskError
 from .task import seed_of
 
 #: Truncated backpropagation on windows, on windows four times as long, and through whole
-#: episodes; synthetic gradients, and the same with the targets of the next window as context.
-MODES = ("bptt", "bptt4", "full", "dni", "cdni")
+#: episodes; synthetic gradients, the same with the targets of the next window as context, and the
+#: gradient of a critic's prediction of the loss to come.
+MODES = ("bptt", "bptt4", "full", "dni", "cdni", "critic")
+_DNI = ("dni", "cdni", "critic")
 _CELLS = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
 _ENOUGH = 0.15  # bits of error for each bit asked for, under which episodes get longer
 _PATIENCE = 20  # episodes at a length before it may grow
@@ -100,10 +102,11 @@ class Run:
         self._optimizer = torch.optim.Adam(bare.parameters(), lr=args.lr)
         self.net: nn.Module = bare
         self._looks = args.window * (task.output_size + 1)
-        if mode in ("dni", "cdni"):
+        if mode in _DNI:
             self.net = DNI(
                 bare,
                 self._optimizer,
+                dni_network=Critic_DNI if mode == "critic" else None,
                 context_size=self._looks if mode == "cdni" else None,
                 hidden_size=args.synthesizer_hidden,
                 future=Future(factor=args.factor, bound=args.bound),
@@ -131,10 +134,12 @@ class Run:
         with synthesizer_context(context):
             output, state = self.net(episode.input[part], self._state)
         due = episode.due[part]
-        losses = F.binary_cross_entropy_with_logits(
-            output, episode.target[part], reduction="none"
-        ).mean((1, 2))
-        loss = (losses * due).sum()
+        losses = F.binary_cross_entropy_with_logits(output, episode.target[part], reduction="none")
+        # Of each sample; their sum is the mean over the batch.
+        losses = (losses.mean(2) * due.unsqueeze(1)).sum(0) / output.shape[1]
+        loss = losses.sum()
+        if self.mode == "critic":
+            self.net.observe(losses)
         self._optimizer.zero_grad()
         loss.backward()
         if self._args.clip:

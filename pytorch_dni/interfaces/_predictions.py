@@ -139,6 +139,21 @@ class LossGradient(Prediction):
         return Lesson()
 
 
+class ReturnGradient(Prediction):
+    """The gradient of a critic's prediction, which learns from losses, not from gradients."""
+
+    def __init__(self, gradient: Tensor, moments: Moments):
+        self.message = gradient
+        self._moments = moments
+
+    def learn(self, true: Tensor, again: bool = False, counts: Tensor | None = None) -> Lesson:
+        """Only measured."""
+        if not again:
+            weight = 1.0 if counts is None else _weight(counts, true)
+            self._moments.update(self.message * weight, true * weight)
+        return Lesson()
+
+
 def _weight(counts: Tensor, like: Tensor) -> Tensor:
     """Makes the mean over all samples one over those that count."""
     kept = counts.to(like.dtype)

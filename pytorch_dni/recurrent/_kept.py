@@ -63,7 +63,9 @@ class WindowCrossing:
         over = torch.zeros_like(same)
         over[: self._rows] = (kept.ends | kept.dead)[: self._rows]
         self.dead = same & over
-        self._handed = (same & ~over)[: self._rows]
+        self._handed = torch.zeros_like(kept.dead)
+        self._handed[: self._rows] = (same & ~over)[: self._rows]
+        interface.hand_on(kept.state, kept.context, self._handed, ~kept.dead)
 
     def value(self, activation: Tensor) -> Tensor:
         """The state."""
@@ -74,11 +76,9 @@ class WindowCrossing:
         if grad is not None:
             kept, target = self._kept, torch.zeros_like(self._kept.state)
             if grad.shape[1:] == target.shape[1:]:
-                handed = self._handed.unsqueeze(1)
+                handed = self._handed[: self._rows].unsqueeze(1)
                 target[: self._rows] = grad[: self._rows].to(target) * handed
-            handed = torch.zeros_like(kept.dead)
-            handed[: self._rows] = self._handed
-            self._interface.learn_from(kept.state, kept.context, target, ~kept.dead, handed)
+            self._interface.learn_from(kept.state, kept.context, target, ~kept.dead, self._handed)
         return None
 
 

@@ -127,6 +127,8 @@ class Windows:
         kept, site.kept, site.dead = site.kept, None, None
         if state is None:
             site.ended = kept
+            if kept is not None:
+                self.interfaces[site.key].end()
             return None
         joined = join(state, site.spec.batch_dim).detach()
         if kept is None:
@@ -204,6 +206,17 @@ class Windows:
                     f"end_of_sequence() takes a mask of shape {tuple(one.ends.shape)}, one for "
                     f"each sample, but got {tuple(mask.shape)}"
                 )
+
+    def observe(self, losses: Tensor) -> None:
+        """For critics: the losses of the window that has run, ``(batch,)``.
+
+        Raises:
+            DNIError: There is no critic, or these are not one for each sample.
+        """
+        if not self.interfaces:
+            raise DNIError("observe() comes after a training forward pass with a state")
+        for interface in self.interfaces.values():
+            interface.observe(losses)
 
     def backward_state(self) -> None:
         """Backpropagate from the last states alone: for a window without a loss.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,43 +15,9 @@ from ..interfaces import backward, BackwardInterface
 from ..interfaces._backward import Terms
 from ..interfaces._crossing import cross
 from ..interfaces._deferred import check_graph
+from ._future import Future
 from ._scale import PureScale
 from .spec import join, split
-
-
-@dataclass(frozen=True)
-class Future:
-    """How the synthetic gradient of the future is used.
-
-    Args:
-        factor: What it is multiplied by before it goes into a window; 0 is truncated
-            backpropagation through time. Jaderberg et al. 2017 take 0.1.
-        bound: How many times as long as the true gradient within a window, by its running root
-            mean square, it may be in a sample; None for no bound.
-        probe: In one of so many windows nothing is sent in, so that the gradient within a window
-            is seen alone: its size is the unit of the synthesizer. (Measured with what was sent
-            in, the unit would be fed by the synthesizer itself, and may grow without limit.)
-        guard: Send nothing in while the synthesizer's error is above that of predicting zero by
-            half, until it is below.
-
-    Raises:
-        DNIError: A number is out of range.
-    """
-
-    factor: float = 0.1
-    bound: float | None = 1.0
-    probe: int = 16
-    guard: bool = True
-
-    def __post_init__(self) -> None:
-        if self.factor < 0 or (self.bound is not None and self.bound <= 0):
-            raise DNIError(
-                f"factor must not be negative and bound must be above 0, got {self.factor} and "
-                f"{self.bound}"
-            )
-        if self.probe < 2:
-            raise DNIError(f"probe must be at least 2, got {self.probe}")
-
 
 _OFF, _ON = 1.5, 1.0  # errors, over that of predicting zero, at which the guard turns
 _ROUNDING = 0.01
@@ -124,6 +89,8 @@ class TemporalInterface(BackwardInterface):
         context = current_context()
         self.check(joined, context)
         self.learner.discard()
+        everybody = torch.ones(len(joined), dtype=torch.bool, device=joined.device)
+        self.hand_on(joined, context, everybody, everybody)
         crossing = StateCrossing(self, joined, context)
         return split(cross(joined.requires_grad_(), crossing), trigger, self.batch_dim)
 
@@ -167,6 +134,7 @@ class TemporalInterface(BackwardInterface):
             bp_lambda: How much of it stays away: at 1 all that is backpropagation's own.
         """
         self.windows += 1
+        self.learn_returns()
         factor = (self.future.factor if factor is None else factor) * (1 - bp_lambda)
         measured = isinstance(self.scale, PureScale)
         self._skip = measured and self.windows % self.future.probe == 0
@@ -190,6 +158,32 @@ class TemporalInterface(BackwardInterface):
         norms = torch.linalg.vector_norm(gradient, dim=1, keepdim=True)
         bounded: Tensor = gradient * (longest / norms.clamp_min(1e-37)).clamp_max(1.0)
         return bounded
+
+    def hand_on(
+        self, state: Tensor, context: Context | None, handed: Tensor, counts: Tensor
+    ) -> None:
+        """A window begins with a state, for those who learn from what comes.
+
+        Args:
+            state: What the window before left, ``(batch, features)``.
+            context: Of that window.
+            handed: Samples, ``(batch,)``, that go on with it.
+            counts: Samples that count.
+        """
+
+    def end(self) -> None:
+        """The state that the last window left was not handed on."""
+
+    def observe(self, losses: Tensor) -> None:
+        """The losses of the window that has run, for critics.
+
+        Raises:
+            DNIError: This is none.
+        """
+        raise DNIError(f"{self.owner}: observe() is for critics: give dni_network=Critic_DNI")
+
+    def learn_returns(self) -> None:
+        """In a backward pass: learn from what has been observed."""
 
     def learn_end(self, state: Tensor, context: Context | None, counts: Tensor | None) -> None:
         """In a backward pass, learn that a state was not handed on: its future sends back nothing.

@@ -3,6 +3,7 @@
 from .base import DNI_Network
 from .basic import BasicSynthesizer
 from .conv import Conv2d_DNI
+from .critic import Critic_DNI
 from .linear import Linear_DNI, Linear_Sigmoid_DNI
 from .local_loss import LocalLoss_DNI
 from .rnn import RNN_DNI
@@ -10,6 +11,7 @@ from .rnn import RNN_DNI
 __all__ = [
     "BasicSynthesizer",
     "Conv2d_DNI",
+    "Critic_DNI",
     "DNI_Network",
     "Linear_DNI",
     "Linear_Sigmoid_DNI",

@@ -32,7 +32,8 @@ class DNI_Network(nn.Module):
     """
 
     #: ``"gradient"``: ``forward`` predicts the gradient. ``"loss"``: ``loss`` gives a scalar whose
-    #: gradient with respect to the activation is the prediction.
+    #: gradient with respect to the activation is the prediction. ``"return"``: ``forward`` predicts
+    #: the loss still to come from a state, whose gradient is the prediction.
     predicts: ClassVar[str] = "gradient"
     #: Whether inputs are to come with their features in the last dimension. Otherwise they come
     #: in the activation's own layout: features last for (batch, features) and sequences, channels

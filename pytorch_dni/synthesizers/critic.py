@@ -1,0 +1,81 @@
+"""A synthesizer that is a critic: it predicts the loss to come, whose gradient is the message."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, TYPE_CHECKING
+
+from torch import Size, Tensor
+
+from ..errors import SynthesizerError
+from ._layers import zero_
+from ._perceptron import Perceptron
+from .base import DNI_Network, Hidden
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+
+class Critic_DNI(DNI_Network):
+    """For recurrent nets: predicts from a state the loss of the windows to come.
+
+    The gradient of what it predicts by the state is the synthetic gradient. It learns from losses
+    that were observed (:meth:`DNI.observe`), not from its own predictions.
+
+    Args:
+        input_size: Features of state and context together.
+        hidden_size: Width of the hidden layers.
+        output_size: Features of the state.
+        num_layers: Hidden layers.
+        norm: ``"layer"`` or None, in the hidden layers; none over the batch, by which the loss of
+            one sample would depend on the state of another.
+        horizon: How many windows' losses are told in advance.
+        discount: What the loss of each later window counts less.
+
+    Shape:
+        ``(batch, input_size)`` to ``(batch, 1)``, in units of the observed losses' running root
+        mean square.
+
+    Source: Czarnecki et al. 2017, section 4: critics.
+    """
+
+    predicts: ClassVar[str] = "return"
+    features_last: ClassVar[bool] = True
+    default_lr: ClassVar[float] = 3e-3
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        output_size: int,
+        num_layers: int = 1,
+        norm: str | None = "layer",
+        horizon: int = 8,
+        discount: float = 0.9,
+    ) -> None:
+        super().__init__(input_size, hidden_size, output_size)
+        if norm not in ("layer", None):
+            raise SynthesizerError(f"a critic's norm must be 'layer' or None, not {norm!r}")
+        if horizon < 1 or not 0 <= discount <= 1:
+            raise SynthesizerError(
+                "a critic's horizon must be at least 1 and its discount from 0 to 1, got "
+                f"{horizon} and {discount}"
+            )
+        self.horizon, self.discount = horizon, discount
+        self.layers = Perceptron(input_size, hidden_size, 1, num_layers, norm)
+        zero_(self.layers.last)
+
+    @classmethod
+    def for_activation(
+        cls, shape: Size, context_size: int | None, hidden_size: int | None, **params: Any
+    ) -> Self:
+        """As in the base class, but as wide as the state where no width is given."""
+        return super().for_activation(
+            shape,
+            context_size,
+            max(32, shape[-1]) if hidden_size is None else hidden_size,
+            **params,
+        )
+
+    def forward(self, input: Tensor, hidden: Hidden) -> tuple[Tensor, Hidden]:
+        """The loss to come, ``(batch, 1)``."""
+        return self.layers(input), None
