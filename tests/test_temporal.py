@@ -404,6 +404,21 @@ def test_a_sample_that_is_begun_anew_in_place_has_no_future():
     assert taught[0].any(1).tolist() == [True, False, True, True, True]
 
 
+def test_states_that_are_never_handed_on_are_told_of_once():
+    net, x = DNI(Sequence(nn.GRU)), torch.randn(3, 5, 3)
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        for _ in range(60):
+            net(x)[0].sum().backward()
+    assert ["recurrent=False" in str(w.message) for w in warned] == [True]
+    net, state = DNI(Sequence(nn.GRU)), None
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for i in range(120):
+            out, state = net(x, state if i % 2 else None)
+            out.sum().backward()
+
+
 def test_a_module_that_does_not_run_in_a_window():
     class Sometimes(Sequence):
         def forward(self, x, state=None, skip=False):

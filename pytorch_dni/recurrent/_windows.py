@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -20,6 +21,7 @@ from ._tie import tie
 from .spec import join, split, StateSpec
 from .temporal import TemporalInterface
 
+_UNHANDED = 20  # forward passes without a state, after which something seems to be wrong
 Build = Callable[[str, nn.Module, Tensor, int], TemporalInterface]
 
 
@@ -35,6 +37,7 @@ class Site:
         self.ended: Kept | None = None  # of a window whose state was not handed on
         self.dead: Tensor | None = None
         self.calls = 0
+        self.unhanded = 0
         self.last: Any = None
         self.way: Way | None = None
 
@@ -128,7 +131,7 @@ class Windows:
         if state is None:
             site.ended = kept
             if kept is not None:
-                self.interfaces[site.key].end()
+                self._ended(site)
             return None
         joined = join(state, site.spec.batch_dim).detach()
         if kept is None:
@@ -138,6 +141,18 @@ class Windows:
             site.dead = crossing.dead
             cut = cross(joined.requires_grad_(), crossing)
         return site.spec.given(args, kwargs, split(cut, state, site.spec.batch_dim))
+
+    def _ended(self, site: Site) -> None:
+        interface = self.interfaces[site.key]
+        interface.end()
+        site.unhanded += 1
+        if site.unhanded == _UNHANDED and not interface.moments.updates:
+            warnings.warn(
+                f"{interface.owner}: in {_UNHANDED} forward passes no state was handed from one to "
+                "the next, and there is nothing to learn from. Hand it on (out, state = net(x, "
+                "state)), or give recurrent=False to cut the network in space",
+                stacklevel=2,
+            )
 
     def give(self, site: Site, output: Any) -> None:
         """A module has returned a state."""
