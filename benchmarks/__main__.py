@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
-import tempfile
 from pathlib import Path
 
 import torch
 
+from tasks import record
 from tasks.options import TaskError
 
 from . import choices, overhead
@@ -42,16 +41,8 @@ def main(argv: list[str] | None = None) -> int:
         print(f"\n{name}: {(BENCHMARKS[name].__doc__ or '').splitlines()[0]}\n\n{text}")
         figures[name] = found
     if options.json:
-        _replace(options.json, json.dumps(figures, indent=2) + "\n")
+        record.replace(options.json, (json.dumps(figures, indent=2) + "\n").encode())
     return 0
-
-
-def _replace(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    with os.fdopen(handle, "w") as file:
-        file.write(text)
-    os.replace(name, path)
 
 
 if __name__ == "__main__":

@@ -21,12 +21,12 @@ from tqdm import tqdm
 from pytorch_dni import DNI, DNIError, Future
 
 from . import options, record
+from .cells import CELLS, detached
 from .options import TaskError
 from .task import seed_of
 
 #: Truncated backpropagation on windows, and on windows four times as long; synthetic gradients.
 MODES = ("bptt", "bptt4", "dni")
-_CELLS = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
 _ROWS, _CURVES, _CHECKPOINT = "results.jsonl", "curves.png", "checkpoint.pt"
 _TURN = 20
 _SPLITS = ("train", "valid", "test")
@@ -76,7 +76,7 @@ class LanguageModel(nn.Module):
     def __init__(self, vocabulary: int, cell: str, hidden: int) -> None:
         super().__init__()
         self.embedding = nn.Embedding(vocabulary, hidden)
-        self.core = _CELLS[cell](hidden, hidden)
+        self.core = CELLS[cell](hidden, hidden)
         self.head = nn.Linear(hidden, vocabulary)
         self.head.weight = self.embedding.weight
         nn.init.normal_(self.embedding.weight, std=hidden**-0.5)
@@ -154,11 +154,6 @@ class Run:
         return bits
 
 
-def detached(state: Any) -> Any:
-    """A state without its history."""
-    return tuple(s.detach() for s in state) if isinstance(state, tuple) else state.detach()
-
-
 def _streams(numbers: Tensor, batch: int) -> Tensor:
     length = len(numbers) // batch
     if length < 2:
@@ -185,7 +180,7 @@ def parser(task: str, description: str, *, hidden: int) -> options.Parser:
     add("--every", type=options.number(int, 1), default=500,
         help="updates between evaluations (default: %(default)s)")  # fmt: skip
     add("--seed", type=options.seeds, default=[1], metavar="SEED,...", help="default: 1")
-    add("--cell", choices=[*_CELLS], default="lstm", help="default: %(default)s")
+    add("--cell", choices=[*CELLS], default="lstm", help="default: %(default)s")
     add("--hidden", type=options.number(int, 1), default=hidden,
         help="width of embedding and recurrent layer (default: %(default)s)")  # fmt: skip
     add("--batch", type=options.number(int, 2), default=32,

@@ -24,6 +24,7 @@ from tqdm import tqdm
 from pytorch_dni import Critic_DNI, DNI, DNIError, Future, synthesizer_context
 
 from . import options, record
+from .cells import CELLS, detached
 from .options import TaskError
 from .task import seed_of
 
@@ -32,7 +33,6 @@ from .task import seed_of
 #: gradient of a critic's prediction of the loss to come.
 MODES = ("bptt", "bptt4", "full", "dni", "cdni", "critic")
 _DNI = ("dni", "cdni", "critic")
-_CELLS = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
 _ENOUGH = 0.15  # bits of error for each bit asked for, under which episodes get longer
 _PATIENCE = 20  # episodes at a length before it may grow
 _DECAY = 0.9
@@ -73,7 +73,7 @@ class Net(nn.Module):
 
     def __init__(self, task: EpisodeTask, args: argparse.Namespace) -> None:
         super().__init__()
-        self.core = _CELLS[args.cell](task.input_size, args.hidden)
+        self.core = CELLS[args.cell](task.input_size, args.hidden)
         self.head = nn.Linear(args.hidden, task.output_size)
         if args.cell == "lstm":
             hidden = slice(args.hidden, 2 * args.hidden)
@@ -150,7 +150,7 @@ class Run:
         self._bits += loss.item() / math.log(2)
         self._asked += int(due.sum())
         self._place = end
-        self._state = _detached(state)
+        self._state = detached(state)
         if end == length:
             self._finish()
 
@@ -192,10 +192,6 @@ class Run:
         }
 
 
-def _detached(state: Any) -> Any:
-    return tuple(s.detach() for s in state) if isinstance(state, tuple) else state.detach()
-
-
 def parser(task: str, description: str) -> options.Parser:
     """The options of all tasks on windows."""
     made = options.Parser(prog=f"python -m tasks.{task}", description=description)
@@ -210,7 +206,7 @@ def parser(task: str, description: str) -> options.Parser:
     add("--seconds", type=options.number(float, 0, above=True),
         help="learn for so long instead, in each mode and seed")  # fmt: skip
     add("--seed", type=options.seeds, default=[1], metavar="SEED,...", help="default: 1")
-    add("--cell", choices=[*_CELLS], default="lstm", help="default: %(default)s")
+    add("--cell", choices=[*CELLS], default="lstm", help="default: %(default)s")
     add("--hidden", type=options.number(int, 1), default=64,
         help="width of the recurrent layer (default: %(default)s)")  # fmt: skip
     add("--batch", type=options.number(int, 2), default=32,
@@ -273,7 +269,7 @@ def _train(runs: Sequence[Run], args: argparse.Namespace) -> None:
                     if (run.seconds if args.seconds else run.updates) >= total:
                         break
                     run.update()
-                bar.update((run.seconds if args.seconds else run.updates) - before)
+                bar.update(min(run.seconds if args.seconds else run.updates, total) - before)
                 bar.set_postfix_str(f"{run.mode}: {run.difficulty}, {run.error:.2f} bits")
             going = [r for r in going if (r.seconds if args.seconds else r.updates) < total]
 
