@@ -13,6 +13,7 @@ from .interfaces._learner import Learner
 
 if TYPE_CHECKING:
     from ._cuts import Cuts
+    from ._recipe import Interface
     from .recurrent._windows import Windows
 
 
@@ -43,17 +44,16 @@ def load(cuts: Cuts, windows: Windows, state: dict[str, Any], learner: Learner) 
     """
     sites = {name: Site(name, source) for name, source in state["sites"]}
     device = next((p.device for p in cuts.network.parameters()), torch.device("cpu"))
-    built = {}
+    built: dict[str, Interface] = {}
     try:
         if state["input"] is not None:
             cuts.given.enter(cuts.network, (zeros(state["input"], device),), {})
         for name, saved in state["interfaces"].items():
             built[name] = cuts.build(sites[name], zeros(saved["like"], device))
             built[name].load_state_dict(saved["state"])
-            built[name].taught_by(learner)
         states = windows.rebuilt(state["windows"], device)
-        for interface in states.values():
-            interface.taught_by(learner)
+        for name in state["learner"]["order"]:
+            {**built, **states}[name].taught_by(learner)
         learner.load_state_dict(state["learner"])
     except (AttributeError, KeyError, RuntimeError, ValueError) as error:
         raise CheckpointError(

@@ -123,7 +123,7 @@ class Cuts:
 
     def enter(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """The network was called: for the full unlock, keep what it was called with."""
-        if self._recipe.full and self.network.training:
+        if self._recipe.full:
             self.given.enter(self.network, args, kwargs)
 
     def leave(self, output: Any) -> Any:

@@ -96,8 +96,9 @@ class FirstRun:
     def on_example(self, example: Any) -> None:
         """Run the network on example input (arguments as a tuple, keywords as a mapping)."""
         network, probe = self._cuts.network, self._probe
-        kwargs = example if isinstance(example, dict) else {}
-        args = example if isinstance(example, tuple) else () if kwargs else (example,)
+        args, kwargs = (), example if isinstance(example, dict) else {}
+        if not isinstance(example, dict):
+            args = example if isinstance(example, tuple) else (example,)
         self._cuts.enter(args, kwargs)
         modes = {module: module.training for module in network.modules()}
         handles = [

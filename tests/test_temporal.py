@@ -610,6 +610,39 @@ def test_resuming_is_as_if_never_stopped(name, how, context):
     assert net.stats() == other.stats()
 
 
+def test_resuming_with_cuts_in_space_that_are_met_late():
+    class Late(Sequence):
+        def __init__(self):
+            super().__init__(nn.GRU)
+            self.extra = nn.Linear(2, 2)
+
+        def forward(self, x, state=None, late=False):
+            out, state = super().forward(x, state)
+            return (self.extra(out) if late else out), state
+
+    def train(net, steps):
+        state = None
+        optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+        torch.manual_seed(1)
+        for i in range(steps):
+            out, state = net(torch.randn(3, 5, 3), state, i > 3)
+            optimizer.zero_grad()
+            out.square().mean().backward()
+            optimizer.step()
+
+    options = {"layers": ["head", "extra"], "recurrent": True}
+    network = Late()
+    net = DNI(copy.deepcopy(network), **options)
+    train(net, 9)
+    assert net._cuts.learner.state_dict()["order"] == ["head", "core.state", "extra"]
+    other = DNI(copy.deepcopy(network), **options)
+    other.load_state_dict(net.state_dict())
+    for one in (net, other):
+        train(one, 7)
+    for ours, theirs in zip(net.parameters(), other.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
 def test_a_context_belongs_to_the_state_that_the_window_leaves():
     class Spy(nn.Module):
         context_dim = 3

@@ -53,6 +53,13 @@ def test_full_unlock_keeps_no_part_waiting_for_the_forward_pass():
         net.stats("sideways")
 
 
+def test_full_unlock_can_be_placed_in_evaluation():
+    net = DNI(mlp().eval(), unlock="full", example_input=torch.randn(4, 6))
+    assert [*net.interfaces] == ["1", "3", "5"]
+    net.train()(torch.randn(4, 6)).sum().backward()
+    assert all(stats.updates == 1 for stats in net.stats("forward").values())
+
+
 def test_full_unlock_learns_both_predictions():
     torch.manual_seed(1)
     network = nn.Sequential(nn.Linear(6, 16), nn.Tanh(), nn.Linear(16, 2))

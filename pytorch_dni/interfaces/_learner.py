@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from typing import Any, cast
@@ -63,10 +64,12 @@ class Learner:
         self._groups: dict[float, int] = {}
         self._lessons: dict[int, list[Lesson]] = {}
         self.optimizer: Optimizer | None = None
+        self.order: dict[str, None] = {}  # of the interfaces, as the optimizer's state has them
         self.steps = 0
 
-    def add(self, synthesizer: nn.Module, default_lr: float) -> None:
-        """Take a synthesizer under training."""
+    def add(self, synthesizer: nn.Module, default_lr: float, name: str = "") -> None:
+        """Take the synthesizer of an interface, by name, under training."""
+        self.order[name] = None
         parameters = [p for p in synthesizer.parameters() if p.requires_grad]
         if not parameters or self._optim is None:
             return
@@ -177,7 +180,12 @@ class Learner:
     def state_dict(self) -> dict[str, Any]:
         """What :meth:`load_state_dict` takes up again."""
         state = None if self.optimizer is None else self.optimizer.state_dict()
-        return {"steps": self.steps, "kind": type(self.optimizer).__name__, "optimizer": state}
+        return {
+            "steps": self.steps,
+            "order": [*self.order],
+            "kind": type(self.optimizer).__name__,
+            "optimizer": state,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a saved state; the same interfaces must have been added in the same order.
@@ -189,7 +197,8 @@ class Learner:
         if kind != state["kind"]:
             raise ValueError(f"The optimizer saved is {state['kind']}, this one is {kind}.")
         if self.optimizer is not None:
-            self.optimizer.load_state_dict(state["optimizer"])
+            # A copy: optimizers take over the tensors that they are given.
+            self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
         self.steps = int(state["steps"])
 
 

@@ -106,9 +106,8 @@ class UnidirectionalInterface(nn.Module):
 
     def _teach_with(self, learner: Learner) -> None:
         # Only DNI_Network says more of itself.
-        learner.add(
-            self.synthesizer, getattr(self.synthesizer, "default_lr", DNI_Network.default_lr)
-        )
+        lr = getattr(self.synthesizer, "default_lr", DNI_Network.default_lr)
+        learner.add(self.synthesizer, lr, self.name or "")
 
     def receive(self, trigger: Tensor) -> Tensor:
         """The synthetic message for a trigger, cut from any graph, in the trigger's type.

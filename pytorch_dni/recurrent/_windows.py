@@ -249,10 +249,7 @@ class Windows:
             site.way = None
 
     def state_dict(self) -> dict[str, Any]:
-        """Synthesizers and what the last window left, as plain data and tensors.
-
-        In the order in which the learner was given the synthesizers.
-        """
+        """Synthesizers and what the last window left, as plain data and tensors."""
         sites = {site.key: site for site in self.sites}
         return {
             key: {"state": interface.state_dict(), "kept": plain(sites[key].kept),
