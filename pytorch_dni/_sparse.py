@@ -53,8 +53,9 @@ class Schedule:
 
     def learns(self, part: str, step: int) -> bool:
         """Whether a part, by the name of the cut behind it, learns in a step."""
-        draw = random.Random(f"{self.seed}/{step}/{part}").random()
-        return not self.sparse or draw < self.probability
+        if not self.sparse:
+            return True
+        return random.Random(f"{self.seed}/{step}/{part}").random() < self.probability
 
     def repeats(self, grad_steps: int | None, regresses: bool) -> int:
         """How many steps synthesizers take on a lesson: what is asked for, or what makes up.

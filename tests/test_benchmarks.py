@@ -1,4 +1,4 @@
-"""The hand-written loop that the wrapper is timed against does the same arithmetic."""
+"""The benchmarks: what they time does the same arithmetic, and their tables are whole."""
 
 import copy
 import json
@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from benchmarks import choices
+from benchmarks import choices, windows
 from benchmarks.__main__ import main
 from benchmarks.measure import steps
 from benchmarks.overhead import by_hand, network
@@ -68,3 +68,24 @@ def test_choices_without_data_are_one_clear_error(monkeypatch, capsys):
     with pytest.raises(SystemExit):
         main(["choices"])
     assert "where is MNIST?" in capsys.readouterr().err
+
+
+def test_the_study_of_windows(tmp_path, capsys):
+    file = tmp_path / "rows.json"
+    argv = ["--task", "copy,recall", "--window", "2", "--seeds", "2", "--updates", "30"]
+    windows.main([*argv, "--json", str(file)])
+    told = capsys.readouterr().out.splitlines()[2:]
+    assert [line.split()[:3] for line in told] == [
+        [task, "2", mode] for task in ("copy", "recall") for mode in ("bptt", "bptt4", "dni")
+    ]
+    rows = json.loads(file.read_text())
+    assert len(rows) == 12
+    assert all(row["updates"] == 30 for row in rows)
+
+
+def test_figures_of_the_study():
+    assert windows.interval([3, 3, 3]) == (3, 3)
+    low, high = windows.interval([0, 1] * 20)
+    assert 0.3 < low < 0.5 < high < 0.7
+    row = {"history": [[0, 0.0, 1], [50, 2.0, 2], [90, 5.0, 3]]}
+    assert [windows.solved_in(row, t) for t in (0.0, 1.9, 2.0, 4.9, 9.0)] == [0, 0, 1, 1, 2]

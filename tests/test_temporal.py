@@ -665,6 +665,24 @@ def test_a_context_belongs_to_the_state_that_the_window_leaves():
         net(data(1)[0][0].float(), state)
 
 
+def test_a_forward_pass_that_broke_off_has_changed_nothing():
+    x, labels = torch.randn(3, 5, 3), torch.zeros(5, dtype=torch.int64)
+    counts = []
+    for breaks in (False, True):
+        net, state = DNI(Sequence(nn.GRU), context_size=3), None
+        for _ in range(5):
+            if breaks and state is not None:
+                with pytest.raises(ContextError, match="needs a context"):
+                    net(x, state)
+                with pytest.raises(RuntimeError), synthesizer_context(labels):
+                    net(x[..., :2], state)
+            with synthesizer_context(labels):
+                out, state = net(x, state)
+            out.sum().backward()
+        counts.append(net.stats()["core.state"].updates)
+    assert counts == [4, 4]
+
+
 def test_a_context_that_nobody_asked_for():
     net = DNI(Sequence(nn.GRU))
     with synthesizer_context(torch.zeros(5)), pytest.raises(ContextError, match="takes none"):

@@ -36,6 +36,7 @@ class Site:
         self.kept: Kept | None = None  # of the window before, or of this one when it has run
         self.ended: Kept | None = None  # of a window whose state was not handed on
         self.dead: Tensor | None = None
+        self.taken: Kept | None = None  # by a window that has not ended yet
         self.calls = 0
         self.unhanded = 0
         self.last: Any = None
@@ -115,6 +116,9 @@ class Windows:
         """A window begins."""
         for site in self.sites:
             site.calls, site.last, site.way = 0, None, None
+            if site.taken is not None:
+                # The last forward pass broke off: what came before it still holds.
+                site.kept, site.taken = site.taken, None
 
     def take(
         self, site: Site, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -128,6 +132,7 @@ class Windows:
             return None
         state = site.spec.taken(args, kwargs)
         kept, site.kept, site.dead = site.kept, None, None
+        site.taken = kept
         if state is None:
             site.ended = kept
             if kept is not None:
@@ -169,6 +174,12 @@ class Windows:
         Raises:
             ContextError: The context is missing, unexpected or of a wrong shape.
         """
+        tied = self._tied(output)
+        for site in self.sites:
+            site.taken = None
+        return tied
+
+    def _tied(self, output: Any) -> Any:
         tensors = [tensor for tensor in floats(output) if tensor.requires_grad]
         sites = [site for site in self.sites if site.last is not None]
         if not tensors or not sites or not self._learning():

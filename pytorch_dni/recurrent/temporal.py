@@ -13,7 +13,6 @@ from ..context import Context, current_context
 from ..errors import DNIError, SynthesizerError
 from ..interfaces import backward, BackwardInterface
 from ..interfaces._backward import Terms
-from ..interfaces._crossing import cross
 from ..interfaces._deferred import check_graph
 from ._future import Future
 from ._scale import PureScale
@@ -86,13 +85,10 @@ class TemporalInterface(BackwardInterface):
         if not self._cuts():
             return trigger
         joined = join(trigger, self.batch_dim).detach()
-        context = current_context()
-        self.check(joined, context)
-        self.learner.discard()
+        cut = super().make_trigger(joined)
         everybody = torch.ones(len(joined), dtype=torch.bool, device=joined.device)
-        self.hand_on(joined, context, everybody, everybody)
-        crossing = StateCrossing(self, joined, context)
-        return split(cross(joined.requires_grad_(), crossing), trigger, self.batch_dim)
+        self.hand_on(joined, current_context(), everybody, everybody)
+        return split(cut, trigger, self.batch_dim)
 
     def backward(self, trigger: Any, factor: float | None = None) -> None:
         """Backpropagate the synthetic gradient from a state.
@@ -263,25 +259,3 @@ class TemporalInterface(BackwardInterface):
         """Go on from a saved state."""
         super().set_extra_state(state)
         self.windows, self.injects = int(state["windows"]), bool(state["injects"])
-
-
-class StateCrossing:
-    """A state crosses into a window; its gradient teaches and goes no further."""
-
-    def __init__(
-        self,
-        interface: TemporalInterface,
-        state: Tensor,
-        context: Context | None,
-    ) -> None:
-        self._interface = interface
-        self._state = state
-        self._context = context
-
-    def value(self, activation: Tensor) -> Tensor:
-        """The state."""
-        return activation.clone()
-
-    def answer(self, grad: Tensor | None) -> Tensor | None:
-        """Nothing."""
-        return self._interface.answer(self._state, self._context, grad, Terms(wanted=False))
