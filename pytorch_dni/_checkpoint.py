@@ -10,6 +10,7 @@ from ._probe import Site
 from ._tree import zeros
 from .errors import CheckpointError
 from .interfaces._learner import Learner
+from .recurrent import _saved
 
 if TYPE_CHECKING:
     from ._cuts import Cuts
@@ -26,7 +27,7 @@ def save(cuts: Cuts, windows: Windows) -> dict[str, Any]:
             name: {"like": cuts.likes[name], "state": interface.state_dict()}
             for name, interface in cuts.interfaces.items()
         },
-        "windows": windows.state_dict(),
+        "windows": _saved.save(windows),
         "copied": sorted(cuts.copied),
         "input": cuts.input_like,
         "seed": cuts.schedule.seed,
@@ -51,7 +52,7 @@ def load(cuts: Cuts, windows: Windows, state: dict[str, Any], learner: Learner) 
         for name, saved in state["interfaces"].items():
             built[name] = cuts.build(sites[name], zeros(saved["like"], device))
             built[name].load_state_dict(saved["state"])
-        states = windows.rebuilt(state["windows"], device)
+        states = _saved.rebuilt(windows, state["windows"], device)
         for name in state["learner"]["order"]:
             {**built, **states}[name].taught_by(learner)
         learner.load_state_dict(state["learner"])
@@ -70,6 +71,6 @@ def load(cuts: Cuts, windows: Windows, state: dict[str, Any], learner: Learner) 
     if state["bp_lambda"] is not None and not callable(cuts.bp_lambda):
         cuts.bp_lambda = state["bp_lambda"]
     cuts.learner = learner
-    windows.become(state["windows"], states, learner, device)
+    _saved.become(windows, state["windows"], states, learner, device)
     if state["placed"]:
         cuts.install(sites.values())

@@ -29,6 +29,13 @@ class InterfaceStats(NamedTuple):
     updates: int
 
 
+def sum_of_squares(tensor: Tensor) -> float | Tensor:
+    """Of all elements: on the CPU a number, elsewhere a tensor, which nobody has to wait for."""
+    flat = tensor.reshape(-1)
+    square = torch.dot(flat, flat)
+    return square.item() if square.device.type == "cpu" else square
+
+
 class RunningScale:
     """Bias-corrected running root mean square of the true gradient.
 
@@ -51,10 +58,8 @@ class RunningScale:
 
     def update(self, true: Tensor) -> float | Tensor:
         """Take in a true gradient; returns its sum of squares."""
-        flat = true.reshape(-1)
-        square = torch.dot(flat, flat)
-        total: float | Tensor = square.item() if self._on_cpu else square
-        self._take(total / max(flat.numel(), 1))
+        total = sum_of_squares(true)
+        self._take(total / max(true.numel(), 1))
         return total
 
     def _take(self, mean_square: float | Tensor) -> None:

@@ -37,22 +37,27 @@ def first_activation(output: object) -> Tensor | None:
 
 def replaced(output: Any, fn: Callable[[Tensor], Tensor]) -> Any:
     """What a module returned, with ``fn`` applied to each floating-point tensor in it."""
+    return mapped(output, lambda tensor: fn(tensor) if tensor.is_floating_point() else tensor)
+
+
+def mapped(output: Any, fn: Callable[[Tensor], Tensor]) -> Any:
+    """What a module takes or returns, with ``fn`` applied to each tensor in it."""
     if isinstance(output, Tensor):
-        return fn(output) if output.is_floating_point() else output
+        return fn(output)
     if isinstance(output, Mapping):
         # A copy keeps what a mapping of one's own class has besides its items.
         changed: Any = copy.copy(output)
         for key, child in output.items():
-            changed[key] = replaced(child, fn)
+            changed[key] = mapped(child, fn)
         return changed
     if isinstance(output, tuple) and hasattr(output, "_fields"):
-        return type(output)(*(replaced(child, fn) for child in output))
+        return type(output)(*(mapped(child, fn) for child in output))
     if isinstance(output, (tuple, list)):
-        return type(output)(replaced(child, fn) for child in output)
+        return type(output)(mapped(child, fn) for child in output)
     if dataclasses.is_dataclass(output) and not isinstance(output, type):
         names = [field.name for field in dataclasses.fields(output) if field.init]
         return dataclasses.replace(
-            output, **{name: replaced(getattr(output, name), fn) for name in names}
+            output, **{name: mapped(getattr(output, name), fn) for name in names}
         )
     return output
 

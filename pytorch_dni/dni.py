@@ -123,9 +123,15 @@ class DNI(nn.Module):
         steps = schedule.repeats(grad_steps, recipe.regresses)
         self._learning = (grad_optim, grad_lr, steps)
         self._cuts = Cuts(network, probe, sites, recipe, Learner(*self._learning), schedule)
-        build = _BuildTemporal(recipe, Future() if future is None else future)
+        future = Future() if future is None else future
+        if future.target != "bootstrap" and (probe is not None or sites):
+            raise DNIError(
+                f"future: target={future.target!r} runs windows again, which cuts in space would "
+                "learn from twice: leave layers away, or take target='bootstrap'"
+            )
+        build = _BuildTemporal(recipe, future)
         lambda_now = self._cuts.current_lambda
-        self._windows = Windows(network, specs, build, self._cuts.learner, lambda_now)
+        self._windows = Windows(network, specs, build, future, self._cuts.learner, lambda_now)
         self._cuts.bp_lambda = bp_lambda
         self.optim = optim
         self.network = network

@@ -121,8 +121,12 @@ class Learner:
         self.train(self._lessons.pop(task, []))
 
     def train(self, lessons: list[Lesson]) -> None:
-        """Train on these lessons at once."""
+        """Train on these lessons at once; it counts as a step."""
         self.steps += 1
+        self.teach(lessons)
+
+    def teach(self, lessons: list[Lesson]) -> None:
+        """Train on these lessons at once, besides what the steps are counted by."""
         self._backpropagate(lessons)
         if self.optimizer is None or not lessons:
             return

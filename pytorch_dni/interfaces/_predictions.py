@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import nn, Tensor
 
-from .._moments import Moments, RunningScale
+from .._moments import Moments, RunningScale, sum_of_squares
 from ..synthesizers.base import Hidden
 from ._runners import Run
 
@@ -74,7 +74,7 @@ class RegressedMessage(Prediction):
 
     def learn(self, true: Tensor, again: bool = False, counts: Tensor | None = None) -> Lesson:
         """Towards the least mean squared error between output and normalised true message."""
-        weight = None if counts is None else _weight(counts, true)
+        weight = None if counts is None else weight_of(counts, true)
         if not again and weight is None:
             self._moments.update(self.message, true)
         if not again and weight is not None:
@@ -125,11 +125,7 @@ class LossGradient(Prediction):
             return self.learn_alone()
         self._moments.update(self.message, true, self._gain)
         # An activation that overflowed would spoil the head for good; the true gradient tells.
-        flat = true.reshape(-1)
-        square = torch.dot(flat, flat)
-        return self.learn_alone()._replace(
-            square=square.item() if square.device.type == "cpu" else square
-        )
+        return self.learn_alone()._replace(square=sum_of_squares(true))
 
     def learn_alone(self) -> Lesson:
         """The local loss needs no true gradient to be learned from."""
@@ -149,12 +145,12 @@ class ReturnGradient(Prediction):
     def learn(self, true: Tensor, again: bool = False, counts: Tensor | None = None) -> Lesson:
         """Only measured."""
         if not again:
-            weight = 1.0 if counts is None else _weight(counts, true)
+            weight = 1.0 if counts is None else weight_of(counts, true)
             self._moments.update(self.message * weight, true * weight)
         return Lesson()
 
 
-def _weight(counts: Tensor, like: Tensor) -> Tensor:
+def weight_of(counts: Tensor, like: Tensor) -> Tensor:
     """Makes the mean over all samples one over those that count."""
     kept = counts.to(like.dtype)
     weight = kept * (len(kept) / kept.sum().clamp_min(1))

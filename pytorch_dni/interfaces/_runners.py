@@ -78,7 +78,8 @@ class Runner(ABC):
     def run(self, trigger: Tensor, context: Context | None, hidden: Hidden) -> Run:
         """Predict; call under ``no_grad``, with a context that was checked."""
 
-    def _joined(self, trigger: Tensor, context: Context | None) -> Tensor:
+    def joined(self, trigger: Tensor, context: Context | None) -> Tensor:
+        """The trigger with its context."""
         if self.context_size is None or context is None:
             return trigger
         return context.joined(trigger, self.context_size, self.feature_dim, self.owner)
@@ -95,7 +96,7 @@ class NetworkRunner(Runner):
 
     def run(self, trigger: Tensor, context: Context | None, hidden: Hidden) -> Run:
         """Predict; call under ``no_grad``, with a context that was checked."""
-        input = self._joined(trigger, context)
+        input = self.joined(trigger, context)
         if self._move_features:
             input = input.movedim(self.feature_dim, -1)
         if self.perceptron is not None:
@@ -128,7 +129,7 @@ class ModuleRunner(Runner):
         """Predict; call under ``no_grad``, with a context that was checked."""
         trigger = self.laid_out(trigger)
         if self.perceptron is not None:
-            output, tape = self.perceptron.run(self._joined(trigger, context))
+            output, tape = self.perceptron.run(self.joined(trigger, context))
             return Run(output, None, (self.perceptron, tape))
         given = None
         if context is not None and self.takes_context:

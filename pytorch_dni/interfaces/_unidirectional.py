@@ -79,7 +79,7 @@ class UnidirectionalInterface(nn.Module):
         dim = getattr(synthesizer, "feature_dim", -1) if feature_dim is None else feature_dim
         self.feature_dim: int = dim
         self.hidden: Hidden = None
-        self._runner = runner(synthesizer, self.context_size, dim, self.owner)
+        self.runner = runner(synthesizer, self.context_size, dim, self.owner)
         like = next(synthesizer.parameters(), torch.zeros(()) if like is None else like)
         self.dtype = torch.promote_types(like.dtype, torch.float32)
         like = torch.zeros((), dtype=self.dtype, device=like.device)
@@ -97,7 +97,7 @@ class UnidirectionalInterface(nn.Module):
     @property
     def takes_context(self) -> bool:
         """Whether the synthesizer has a use for a context."""
-        return self._runner.takes_context
+        return self.runner.takes_context
 
     def taught_by(self, learner: Learner) -> None:
         """Have the synthesizer trained with others, by a learner that they share."""
@@ -175,7 +175,7 @@ class UnidirectionalInterface(nn.Module):
             raise DNIError(
                 f"{self.owner}: a trigger must be a floating-point tensor, not {trigger.dtype}"
             )
-        self._runner.check(trigger.detach().to(self.dtype), context)
+        self.runner.check(trigger.detach().to(self.dtype), context)
 
     def predict(self, trigger: Tensor, context: Context | None = None) -> Prediction:
         """The synthetic message for a trigger, in at least float32; call under ``no_grad``.
@@ -192,7 +192,7 @@ class UnidirectionalInterface(nn.Module):
 
     def ask(self, trigger: Tensor, context: Context | None, hidden: Hidden) -> Prediction:
         """The prediction from a given state; the trigger is of the synthesizer's type."""
-        run = self._runner.run(trigger, context, hidden)
+        run = self.runner.run(trigger, context, hidden)
         return RegressedMessage(run, self.scale, self.moments)
 
     def stats(self) -> InterfaceStats:

@@ -9,7 +9,8 @@ from torch import nn
 from .._hooks import ModuleHook
 
 if TYPE_CHECKING:
-    from ._windows import Site, Windows
+    from ._site import Site
+    from ._windows import Windows
 
 
 class EnterHook(ModuleHook):
@@ -18,8 +19,8 @@ class EnterHook(ModuleHook):
     def __init__(self, windows: Windows) -> None:
         self._windows = windows
 
-    def __call__(self, module: nn.Module, args: tuple[Any, ...]) -> None:
-        self._windows.enter()
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._windows.enter(args, kwargs)
 
 
 class TakeHook(ModuleHook):

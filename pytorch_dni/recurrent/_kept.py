@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -34,12 +34,14 @@ class Way(NamedTuple):
     """How the gradient of the future gets into a window.
 
     Attributes:
+        key: Of the interface.
         interface: Predicts it.
         joined: The window's last state, in its graph: tensors side by side.
         kept: The same, as what is handed on.
         ended: What an earlier window left that was not handed on, if one did.
     """
 
+    key: str
     interface: TemporalInterface
     joined: Tensor
     kept: Kept
@@ -50,11 +52,28 @@ class WindowCrossing:
     """A state crosses from one window to the next; its gradient teaches and goes no further.
 
     Samples whose state was not handed on (what came is not what had been left) had no future.
+
+    Args:
+        interface: Learns from the gradient.
+        kept: What the window before left.
+        joined: What came, ``(batch, features)``.
+        receive: Takes the gradient instead, for lessons that come later.
+
+    Attributes:
+        kept: What the window before left.
+        dead: Samples of the window, ``(batch,)``, whose sequence had ended before.
     """
 
-    def __init__(self, interface: TemporalInterface, kept: Kept, joined: Tensor) -> None:
-        self._interface = interface
-        self._kept = kept
+    def __init__(
+        self,
+        interface: TemporalInterface,
+        kept: Kept,
+        joined: Tensor,
+        receive: Callable[[Tensor], None] | None = None,
+    ) -> None:
+        self.interface = interface
+        self.kept = kept
+        self._receive = receive
         self._rows = min(len(joined), len(kept.state))
         same = torch.zeros(len(joined), dtype=torch.bool, device=joined.device)
         if joined.shape[1:] == kept.state.shape[1:]:
@@ -63,9 +82,9 @@ class WindowCrossing:
         over = torch.zeros_like(same)
         over[: self._rows] = (kept.ends | kept.dead)[: self._rows]
         self.dead = same & over
-        self._handed = torch.zeros_like(kept.dead)
-        self._handed[: self._rows] = (same & ~over)[: self._rows]
-        interface.hand_on(kept.state, kept.context, self._handed, ~kept.dead)
+        self.handed = torch.zeros_like(kept.dead)
+        self.handed[: self._rows] = (same & ~over)[: self._rows]
+        interface.hand_on(kept.state, kept.context, self.handed, ~kept.dead)
 
     def value(self, activation: Tensor) -> Tensor:
         """The state."""
@@ -73,47 +92,53 @@ class WindowCrossing:
 
     def answer(self, grad: Tensor | None) -> Tensor | None:
         """Nothing."""
-        if grad is not None:
-            kept, target = self._kept, torch.zeros_like(self._kept.state)
-            if grad.shape[1:] == target.shape[1:]:
-                handed = self._handed[: self._rows].unsqueeze(1)
-                target[: self._rows] = grad[: self._rows].to(target) * handed
-            self._interface.learn_from(kept.state, kept.context, target, ~kept.dead, self._handed)
+        if grad is None:
+            return None
+        kept, target = self.kept, self.back(grad)
+        if self._receive is None:
+            self.interface.learn_from(kept.state, kept.context, target, ~kept.dead, self.handed)
+        else:
+            true = self.interface.take_in(kept.state, target, ~kept.dead, self.handed)
+            self._receive(true)
         return None
+
+    def back(self, grad: Tensor) -> Tensor:
+        """By the state that was left, from the gradient by the one that came."""
+        target = torch.zeros_like(self.kept.state)
+        if grad.shape[1:] == target.shape[1:]:
+            handed = self.handed[: self._rows].unsqueeze(1)
+            target[: self._rows] = grad[: self._rows].to(target) * handed
+        return target
 
 
 class Answer:
-    """In a backward pass: what the windows' last states get."""
+    """In a backward pass: what the windows' last states get.
 
-    def __init__(self, ways: list[Way], bp_lambda: Callable[[], float]) -> None:
+    Args:
+        ways: How it gets there.
+        bp_lambda: Tells how much of it stays away.
+        note: Is told of each of the ways what was sent.
+    """
+
+    def __init__(
+        self,
+        ways: list[Way],
+        bp_lambda: Callable[[], float],
+        note: Callable[[Way, Tensor], None] | None = None,
+    ) -> None:
         self._ways = ways
         self._bp_lambda = bp_lambda
+        self._note = note
 
     def __call__(self) -> list[Tensor]:
-        for way in self._ways:
-            if way.ended is not None:
-                way.interface.learn_end(way.ended.state, way.ended.context, ~way.ended.dead)
         bp_lambda = self._bp_lambda()
-        return [
-            interface.send_back(kept.state, kept.context, kept.ends | kept.dead, None, bp_lambda)
-            for interface, _, kept, _ in self._ways
-        ]
-
-
-def plain(kept: Kept | None) -> dict[str, Any] | None:
-    """As plain data and tensors."""
-    if kept is None:
-        return None
-    context = None if kept.context is None else kept.context.raw
-    return {"state": kept.state, "context": context, "ends": kept.ends, "dead": kept.dead}
-
-
-def restored(saved: dict[str, Any] | None, device: torch.device) -> Kept | None:
-    """From plain data and tensors."""
-    if saved is None:
-        return None
-    raw = saved["context"]
-    context = None if raw is None else Context(raw.to(device))
-    return Kept(
-        saved["state"].to(device), context, saved["ends"].to(device), saved["dead"].to(device)
-    )
+        sent = []
+        for way in self._ways:
+            interface, kept, ended = way.interface, way.kept, way.ended
+            if ended is not None:
+                interface.learn_end(ended.state, ended.context, ~ended.dead)
+            over = kept.ends | kept.dead
+            sent.append(interface.send_back(kept.state, kept.context, over, None, bp_lambda))
+            if self._note is not None:
+                self._note(way, sent[-1])
+        return sent

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn, Tensor
 
-from .._moments import RunningScale
+from .._moments import RunningScale, sum_of_squares
 
 
 class PureScale(RunningScale):
@@ -25,9 +25,7 @@ class PureScale(RunningScale):
 
     def update(self, true: Tensor) -> float | Tensor:
         """The sum of squares of a gradient that is no measure of size."""
-        flat = true.reshape(-1)
-        square = torch.dot(flat, flat)
-        return square.item() if self._on_cpu else square
+        return sum_of_squares(true)
 
     def measure(self, true: Tensor, counts: Tensor | None = None) -> None:
         """Take in a true gradient, ``(batch, features)``, of the samples that count."""

@@ -10,41 +10,23 @@ import torch
 from torch import nn, Tensor
 from torch.utils.hooks import RemovableHandle
 
-from .._tree import floats, Like, like, replaced, zeros
+from .._tree import floats, Like, like, replaced
 from ..context import Context, current_context, refuse
 from ..errors import DNIError
 from ..interfaces._crossing import cross
 from ..interfaces._learner import Learner
+from ._future import Future
 from ._hooks import EnterHook, GiveHook, LeaveHook, TakeHook
-from ._kept import Answer, Kept, plain, restored, Way, WindowCrossing
+from ._kept import Answer, Kept, Way, WindowCrossing
+from ._record import Rerun
+from ._site import Site
+from ._targets import horizon
 from ._tie import tie
 from .spec import join, split, StateSpec
 from .temporal import TemporalInterface
 
 _UNHANDED = 20  # forward passes without a state, after which something seems to be wrong
 Build = Callable[[str, nn.Module, Tensor, int], TemporalInterface]
-
-
-class Site:
-    """A stateful module, and the window that runs through it."""
-
-    def __init__(self, name: str, module: nn.Module, spec: StateSpec) -> None:
-        self.name = name
-        self.key = f"{name}.state" if name else "state"
-        self.module = module
-        self.spec = spec
-        self.kept: Kept | None = None  # of the window before, or of this one when it has run
-        self.ended: Kept | None = None  # of a window whose state was not handed on
-        self.dead: Tensor | None = None
-        self.taken: Kept | None = None  # by a window that has not ended yet
-        self.calls = 0
-        self.unhanded = 0
-        self.last: Any = None
-        self.way: Way | None = None
-
-    def __getstate__(self) -> dict[str, Any]:
-        # Graphs can be neither copied nor pickled.
-        return {**self.__dict__, "calls": 0, "last": None, "way": None}
 
 
 class Windows:
@@ -57,6 +39,7 @@ class Windows:
         network: The network.
         specs: By qualified name, how modules take and return their states.
         build: Makes an interface for a state.
+        future: How synthetic gradients are used.
         learner: Trains the synthesizers.
         bp_lambda: Tells how much of the synthetic gradients stays away in this step.
     """
@@ -66,6 +49,7 @@ class Windows:
         network: nn.Module,
         specs: Mapping[str, StateSpec],
         build: Build,
+        future: Future,
         learner: Learner,
         bp_lambda: Callable[[], float],
     ) -> None:
@@ -73,9 +57,10 @@ class Windows:
         self.learner = learner
         self.interfaces: dict[str, TemporalInterface] = {}
         self.sites = [Site(n, network.get_submodule(n), spec) for n, spec in specs.items()]
-        self._build = build
+        self.build = build
         self._bp_lambda = bp_lambda
-        self._features: dict[str, Like] = {}  # what the interfaces were made for
+        self.horizon = horizon(future, network, self.interface)
+        self.features: dict[str, Like] = {}  # what the interfaces were made for
         self._handles: list[RemovableHandle] = []
         self._closed = False
 
@@ -83,7 +68,8 @@ class Windows:
         """Put the hooks into the network."""
         if self._handles or self._closed or not self.sites:
             return
-        self._handles.append(self.network.register_forward_pre_hook(EnterHook(self)))
+        enter = EnterHook(self)
+        self._handles.append(self.network.register_forward_pre_hook(enter, with_kwargs=True))
         for site in self.sites:
             take, give = TakeHook(self, site), GiveHook(self, site)
             self._handles.append(site.module.register_forward_pre_hook(take, with_kwargs=True))
@@ -99,7 +85,7 @@ class Windows:
     def rest(self) -> None:
         """Take the hooks out, and let go of the last window's graph."""
         self.remove()
-        self.enter()
+        self._begin()
 
     def close(self) -> None:
         """Take everything out, for good."""
@@ -108,12 +94,30 @@ class Windows:
         self.interfaces.clear()
         for site in self.sites:
             site.kept = site.ended = site.dead = None
+        if self.horizon is not None:
+            self.horizon.forget()
+
+    def interface(self, key: str) -> TemporalInterface:
+        """By its key."""
+        return self.interfaces[key]
+
+    @property
+    def _again(self) -> Rerun | None:
+        """The window that runs once more at this moment."""
+        return None if self.horizon is None else self.horizon.rerun
 
     def _learning(self) -> bool:
         return self.network.training and torch.is_grad_enabled()
 
-    def enter(self) -> None:
-        """A window begins."""
+    def enter(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """The network is called: a window begins."""
+        if self._again is not None:
+            return
+        self._begin()
+        if self.horizon is not None and self._learning():
+            self.horizon.begin(args, kwargs)
+
+    def _begin(self) -> None:
         for site in self.sites:
             site.calls, site.last, site.way = 0, None, None
             if site.taken is not None:
@@ -128,27 +132,37 @@ class Windows:
         Raises:
             DNIError: What is there is no state.
         """
+        if self._again is not None:
+            return self._again.take(site, args, kwargs)
         if site.calls or not self._learning():
             return None
         state = site.spec.taken(args, kwargs)
         kept, site.kept, site.dead = site.kept, None, None
         site.taken = kept
         if state is None:
-            site.ended = kept
             if kept is not None:
-                self._ended(site)
+                self._ended(site, kept)
             return None
         joined = join(state, site.spec.batch_dim).detach()
         if kept is None:
             cut = joined
         else:
-            crossing = WindowCrossing(self.interfaces[site.key], kept, joined)
+            crossing = self._crossing(site.key, kept, joined)
             site.dead = crossing.dead
             cut = cross(joined.requires_grad_(), crossing)
         return site.spec.given(args, kwargs, split(cut, state, site.spec.batch_dim))
 
-    def _ended(self, site: Site) -> None:
+    def _crossing(self, key: str, kept: Kept, joined: Tensor) -> WindowCrossing:
+        if self.horizon is None:
+            return WindowCrossing(self.interfaces[key], kept, joined)
+        return self.horizon.crossing(key, kept, joined)
+
+    def _ended(self, site: Site, kept: Kept) -> None:
         interface = self.interfaces[site.key]
+        if self.horizon is None:
+            site.ended = kept
+        else:
+            self.horizon.end(site.key, kept)
         interface.end()
         site.unhanded += 1
         if site.unhanded == _UNHANDED and not interface.moments.updates:
@@ -161,6 +175,9 @@ class Windows:
 
     def give(self, site: Site, output: Any) -> None:
         """A module has returned a state."""
+        if self._again is not None:
+            self._again.give(site, output)
+            return
         site.calls += 1
         if self._learning():
             site.last = site.spec.returned(site.name, output)
@@ -174,6 +191,8 @@ class Windows:
         Raises:
             ContextError: The context is missing, unexpected or of a wrong shape.
         """
+        if self._again is not None:
+            return None
         tied = self._tied(output)
         for site in self.sites:
             site.taken = None
@@ -192,8 +211,12 @@ class Windows:
             refuse(context, interface.takes_context, interface.owner)
             interface.check(state, context)
         ways = [self._way(site, state, context) for site, state in zip(ended, joined, strict=True)]
-        tied = iter(tie(tensors, [way.joined for way in ways], Answer(ways, self._bp_lambda)))
+        tied = iter(tie(tensors, [way.joined for way in ways], self._answer(ways)))
         return replaced(output, lambda t: next(tied) if t.requires_grad else t)
+
+    def _answer(self, ways: list[Way]) -> Answer:
+        note = None if self.horizon is None else self.horizon.note
+        return Answer(ways, self._bp_lambda, note)
 
     def _way(self, site: Site, joined: Tensor, context: Context | None) -> Way:
         # A copy: the user may change the state in place before handing it on.
@@ -201,16 +224,18 @@ class Windows:
         nobody = torch.zeros(len(state), dtype=torch.bool, device=state.device)
         dead = nobody if site.dead is None else site.dead
         site.kept = Kept(state, context, nobody, dead)
-        site.way = Way(self.interfaces[site.key], joined, site.kept, site.ended)
+        site.way = Way(site.key, self.interfaces[site.key], joined, site.kept, site.ended)
         site.ended = site.dead = None
         return site.way
 
     def _interface(self, site: Site, joined: Tensor) -> TemporalInterface:
         if site.key not in self.interfaces:
-            interface = self._build(site.key, site.module, joined, site.spec.batch_dim)
+            interface = self.build(site.key, site.module, joined, site.spec.batch_dim)
+            if self.horizon is not None:
+                self.horizon.check(interface)
             interface.taught_by(self.learner)
             self.interfaces[site.key] = interface
-            self._features[site.key] = like(joined)
+            self.features[site.key] = like(joined)
         return self.interfaces[site.key]
 
     def end_of_sequence(self, mask: Tensor | None) -> None:
@@ -255,43 +280,6 @@ class Windows:
             raise DNIError(
                 "backward_state() comes after a training forward pass that returned a state, once"
             )
-        torch.autograd.backward([way.joined for way in ways], Answer(ways, self._bp_lambda)())
+        torch.autograd.backward([way.joined for way in ways], self._answer(ways)())
         for site in self.sites:
             site.way = None
-
-    def state_dict(self) -> dict[str, Any]:
-        """Synthesizers and what the last window left, as plain data and tensors."""
-        sites = {site.key: site for site in self.sites}
-        return {
-            key: {"state": interface.state_dict(), "kept": plain(sites[key].kept),
-                  "ended": plain(sites[key].ended), "features": self._features[key]}
-            for key, interface in self.interfaces.items()
-        }  # fmt: skip
-
-    def rebuilt(self, state: dict[str, Any], device: torch.device) -> dict[str, TemporalInterface]:
-        """Interfaces as they were saved; nothing has changed.
-
-        Raises:
-            KeyError: A module has no state here.
-        """
-        sites = {site.key: site for site in self.sites}
-        built = {}
-        for key, saved in state.items():
-            joined = zeros(saved["features"], device)
-            built[key] = self._build(key, sites[key].module, joined, sites[key].spec.batch_dim)
-            built[key].load_state_dict(saved["state"])
-        return built
-
-    def become(
-        self,
-        state: dict[str, Any],
-        interfaces: dict[str, TemporalInterface],
-        learner: Learner,
-        device: torch.device,
-    ) -> None:
-        """Go on from a saved state."""
-        self.learner, self.interfaces = learner, interfaces
-        self._features = {key: saved["features"] for key, saved in state.items()}
-        for site in self.sites:
-            saved = state.get(site.key, {"kept": None, "ended": None})
-            site.kept, site.ended = (restored(saved[n], device) for n in ("kept", "ended"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -14,13 +14,15 @@ from ..errors import DNIError, SynthesizerError
 from ..interfaces import backward, BackwardInterface
 from ..interfaces._backward import Terms
 from ..interfaces._deferred import check_graph
+from ..interfaces._learner import Learner
+from ..interfaces._predictions import Lesson
+from ..synthesizers import DNI_Network
+from ._auxiliary import Auxiliary, auxiliary_to
 from ._future import Future
+from ._guard import Guard, LOOK
 from ._scale import PureScale
+from ._sent import bounded, NOTHING, Sent
 from .spec import join, split
-
-_OFF, _ON = 1.5, 1.0  # errors, over that of predicting zero, at which the guard turns
-_ROUNDING = 0.01
-_LOOK = 32  # lessons between two looks of the guard, which wait for the device
 
 
 class TemporalInterface(BackwardInterface):
@@ -50,6 +52,8 @@ class TemporalInterface(BackwardInterface):
     of van Hasselt et al. 2016, "Learning values across many orders of magnitude".
     """
 
+    auxiliary: Auxiliary | None
+
     def __init__(
         self,
         synthesizer: nn.Module,
@@ -58,6 +62,7 @@ class TemporalInterface(BackwardInterface):
         batch_dim: int = 0,
         **options: Any,
     ) -> None:
+        object.__setattr__(self, "auxiliary", None)  # asked for before there can be one
         super().__init__(synthesizer, **options)
         if self._predicts_loss:
             raise SynthesizerError(
@@ -69,10 +74,20 @@ class TemporalInterface(BackwardInterface):
         if self.scale is not None:
             self.scale = PureScale(self.moments.values.new_zeros(()), synthesizer)
         self.windows = 0
-        self.injects = True  # unless the guard is against it
-        self._warned = False
-        self._pure = True  # whether nothing was sent into the window that is backpropagated
-        self._skip = False  # whether that was so on purpose
+        self.guard = Guard(self.owner)
+        self.sent = NOTHING  # into the window that is backpropagated
+        if self.future.auxiliary:
+            auxiliary = auxiliary_to(synthesizer, self.owner, self.moments.values)
+            if self.trains_itself:
+                object.__setattr__(self, "auxiliary", auxiliary)  # as the synthesizer
+            else:
+                self.auxiliary = auxiliary
+            self._teach_with(self.learner)
+
+    def _teach_with(self, learner: Learner) -> None:
+        super()._teach_with(learner)
+        if self.auxiliary is not None:
+            learner.add(self.auxiliary, DNI_Network.default_lr, self.name or "")
 
     def make_trigger(self, trigger: Any) -> Any:
         """A state cut from its history; the gradient that comes to it teaches the synthesizer.
@@ -81,9 +96,15 @@ class TemporalInterface(BackwardInterface):
 
         Raises:
             ContextError: The context of the scope is missing or does not fit.
+            DNIError: ``future`` asks for a target that takes the wrapper.
         """
         if not self._cuts():
             return trigger
+        if self.future.target != "bootstrap":
+            raise DNIError(
+                f"{self.owner}: target={self.future.target!r} runs windows again, which takes the "
+                "wrapper, DNI(network, future=...); by hand it is 'bootstrap'"
+            )
         joined = join(trigger, self.batch_dim).detach()
         cut = super().make_trigger(joined)
         everybody = torch.ones(len(joined), dtype=torch.bool, device=joined.device)
@@ -133,27 +154,29 @@ class TemporalInterface(BackwardInterface):
         self.learn_returns()
         factor = (self.future.factor if factor is None else factor) * (1 - bp_lambda)
         measured = isinstance(self.scale, PureScale)
-        self._skip = measured and self.windows % self.future.probe == 0
         unmeasured = self.scale is not None and not self.scale.count
-        self._pure = self._skip or unmeasured or not self.injects or factor == 0
-        if self._pure:
+        if unmeasured or not self.guard.injects:
+            factor = 0.0
+        skip = measured and self.windows % self.future.probe == 0
+        self.sent = Sent(factor, skip)
+        if self.sent.pure:
             return torch.zeros_like(state)
+        told = self.foretell(state, context, ends)
+        self.sent = Sent(factor, skip, told)
+        given: Tensor = (told * factor).to(state.dtype)
+        return given
+
+    def foretell(
+        self, state: Tensor, context: Context | None, ends: Tensor | None = None
+    ) -> Tensor:
+        """The gradient of the future, bounded; nothing for samples that have none."""
         with torch.no_grad():
             gradient = self.predict(state, context).message
-            if measured and self.future.bound is not None:
-                gradient = self._bounded(gradient)
+            if isinstance(self.scale, PureScale) and self.future.bound is not None:
+                gradient = bounded(gradient, self.future.bound * self.scale.value)
             if ends is not None:
                 gradient = gradient.masked_fill(ends.unsqueeze(1), 0.0)
-            given: Tensor = (gradient * factor).to(state.dtype)
-            return given
-
-    def _bounded(self, gradient: Tensor) -> Tensor:
-        assert self.scale is not None
-        assert self.future.bound is not None
-        longest = self.future.bound * self.scale.value * gradient.shape[1] ** 0.5
-        norms = torch.linalg.vector_norm(gradient, dim=1, keepdim=True)
-        bounded: Tensor = gradient * (longest / norms.clamp_min(1e-37)).clamp_max(1.0)
-        return bounded
+            return gradient
 
     def hand_on(
         self, state: Tensor, context: Context | None, handed: Tensor, counts: Tensor
@@ -209,38 +232,45 @@ class TemporalInterface(BackwardInterface):
             counts: Samples, ``(batch,)``, that count; None for all.
             handed: Samples whose state was handed on; None for all.
         """
-        pure, skip = self._pure, self._skip
-        self._pure, self._skip = True, False
+        skip = self.sent.skip
+        true = self.take_in(state, grad, counts, handed)
+        # Without what would have been sent in, it is no target.
+        self.learner.collect(None if skip else self.teach(state, context, true, counts))
+
+    def take_in(
+        self, state: Tensor, grad: Tensor, counts: Tensor | None, handed: Tensor | None
+    ) -> Tensor:
+        """In a backward pass: what came to a window's first state, with the auxiliary task's.
+
+        Arguments are those of :meth:`learn_from`.
+        """
+        sent, self.sent = self.sent, NOTHING
         true = grad.detach().to(self.dtype)
-        if isinstance(self.scale, PureScale) and pure:
+        if isinstance(self.scale, PureScale) and sent.pure:
             self.scale.measure(true, handed)
-        if skip:
-            # Without what would have been sent in, it is no target.
-            self.learner.collect(None)
-            return
+        if self.auxiliary is None or self.scale is None or sent.told is None:
+            return true
+        if sent.told.shape != true.shape:
+            return true  # the batch has shrunk
+        unit, goes_on = self.scale.value, counts if handed is None else handed
+        lesson, gradient = self.auxiliary.learn(state.to(true), sent.told / unit, goes_on)
+        self.learner.collect(lesson)
+        return true + gradient * (self.future.auxiliary * unit)
+
+    def teach(
+        self, state: Tensor, context: Context | None, true: Tensor, counts: Tensor | None
+    ) -> Lesson:
+        """The lesson of a state's true gradient; the guard looks at it, too."""
         with torch.no_grad():
             prediction = self.predict(state, context)
-        self.learner.collect(self.lesson(prediction, true, counts))
-        if self.future.guard and self.moments.updates % _LOOK == 0:
-            self._look()
+        lesson = self.lesson(prediction, true, counts)
+        self.watch()
+        return lesson
 
-    def _look(self) -> None:
-        stats = self.stats()
-        # What overflowed makes figures that are no squares' and no cosine's.
-        sound = -_ROUNDING < stats.loss <= _OFF and abs(stats.cosine) < 1 + _ROUNDING
-        if self.injects and not sound:
-            self.injects = False
-            if not self._warned:
-                self._warned = True
-                warnings.warn(
-                    f"{self.owner}: the synthesizer's error is {stats.loss:.2f} times that of "
-                    f"predicting zero (cosine {stats.cosine:.2f}, norm ratio "
-                    f"{stats.norm_ratio:.2f}): nothing is sent into the windows until it is below "
-                    "1. A lower grad_lr, a lower learning rate of the network, or a context help",
-                    stacklevel=2,
-                )
-        elif not self.injects and sound and stats.loss < _ON:
-            self.injects = True
+    def watch(self) -> None:
+        """Have the guard look, when it is time to."""
+        if self.future.guard and self.moments.updates % LOOK == 0:
+            self.guard.look(self.stats())
 
     def answer(
         self, trigger: Tensor, context: Context | None, true: Tensor | None, terms: Terms
@@ -252,10 +282,21 @@ class TemporalInterface(BackwardInterface):
 
     def get_extra_state(self) -> dict[str, Any]:
         """As in the base class, and where the guard and the probes are."""
-        own = {"windows": self.windows, "injects": self.injects}
+        own: dict[str, Any] = {"windows": self.windows, "injects": self.guard.injects}
+        if self.auxiliary is not None and self.trains_itself:
+            own["auxiliary"] = self.auxiliary.state_dict()
         return {**super().get_extra_state(), **own}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Go on from a saved state."""
         super().set_extra_state(state)
-        self.windows, self.injects = int(state["windows"]), bool(state["injects"])
+        self.windows, self.guard.injects = int(state["windows"]), bool(state["injects"])
+        if self.auxiliary is not None and self.trains_itself:
+            self.auxiliary.load_state_dict(state["auxiliary"])
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> TemporalInterface:
+        super()._apply(fn, recurse)
+        if self.auxiliary is not None:
+            self.auxiliary.to(self.moments.values)
+        self.sent = NOTHING
+        return self

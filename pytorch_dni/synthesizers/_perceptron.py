@@ -150,6 +150,27 @@ class Perceptron(nn.Module):
             rows = layer.input
         return delta
 
+    def jacobian(self, input: Tensor) -> Tensor:
+        """The output's derivative by all parameters, sample by sample; for ``norm=None``.
+
+        Args:
+            input: ``(batch, input_size)``.
+
+        Returns:
+            ``(batch, output_size, parameters)``, these in the order of :meth:`parameters`.
+        """
+        size = len(self._weights[-1])
+        _, tape = self._forward(input.repeat_interleave(size, 0))
+        delta = torch.eye(size, dtype=input.dtype, device=input.device).repeat(len(input), 1)
+        rows, parts = tape.last, []
+        for i in reversed(range(len(self._weights))):
+            parts += [delta, (delta.unsqueeze(2) * rows.unsqueeze(1)).flatten(1)]
+            if i > 0:
+                layer = tape.layers[i - 1]
+                delta = self._through(i - 1, layer, delta.mm(self._weights[i]))
+                rows = layer.input
+        return torch.cat(parts[::-1], 1).view(len(input), size, -1)
+
     def _through(self, i: int, layer: _Layer, grad: Tensor) -> Tensor:
         """From the gradient of a hidden layer's output to that of its weighted sum."""
         if self.activation == "relu":
