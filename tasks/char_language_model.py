@@ -5,14 +5,17 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from . import language
+from . import language, options
+
+
+def parser() -> options.Parser:
+    """The options."""
+    return language.parser("char_language_model", __doc__ or "", hidden=256)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line."""
-    return language.main(
-        language.parser("char_language_model", __doc__, hidden=256), list, "", argv
-    )
+    return language.main(parser(), list, "", argv)
 
 
 if __name__ == "__main__":

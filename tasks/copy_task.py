@@ -14,9 +14,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from . import options, sequences, training, truncated
+from .episodes import Episode, EpisodeTask
 from .modes import Recipe
 from .task import Batch
-from .truncated import Episode, EpisodeTask
 
 
 def answer_loss(prediction: Tensor, target: Tensor) -> Tensor:

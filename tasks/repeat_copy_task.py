@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 
 from . import options, truncated
-from .truncated import Episode, EpisodeTask
+from .episodes import Episode, EpisodeTask
 
 
 class RepeatCopyTask(EpisodeTask):

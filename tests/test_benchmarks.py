@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from benchmarks import choices, windows
+from benchmarks import choices, window_figures, windows
 from benchmarks.__main__ import main
 from benchmarks.measure import steps
 from benchmarks.overhead import by_hand, network
@@ -84,8 +84,28 @@ def test_the_study_of_windows(tmp_path, capsys):
 
 
 def test_figures_of_the_study():
-    assert windows.interval([3, 3, 3]) == (3, 3)
-    low, high = windows.interval([0, 1] * 20)
+    assert window_figures.interval([3, 3, 3]) == (3, 3)
+    low, high = window_figures.interval([0, 1] * 20)
     assert 0.3 < low < 0.5 < high < 0.7
-    row = {"history": [[0, 0.0, 1], [50, 2.0, 2], [90, 5.0, 3]]}
-    assert [windows.solved_in(row, t) for t in (0.0, 1.9, 2.0, 4.9, 9.0)] == [0, 0, 1, 1, 2]
+    row = {"solved": 2, "history": [[0, 0.0, 1], [50, 2.0, 2], [90, 5.0, 3]]}
+    assert [window_figures.result(row, t) for t in (0.0, 1.9, 2.0, 4.9, 9.0)] == [0, 0, 1, 1, 2]
+    assert window_figures.result(row) == 2
+    text = {"history": [[5, 1.0, 4.5], [9, 2.0, 3.5]]}
+    assert [window_figures.result(text, t) for t in (1.0, 1.9, 2.0)] == [4.5, 4.5, 3.5]
+
+
+def test_every_mode_is_told_at_its_best_learning_rate(tmp_path, capsys):
+    def row(mode, lr, seed, solved):
+        history = [[0, 0.0, 1], [9, 1.0, solved + 1]]
+        return {"task": "copy", "window": 3, "mode": mode, "lr": lr, "seed": seed,
+                "solved": solved, "updates": 9, "seconds": 1.0, "history": history}  # fmt: skip
+
+    rows = [row("bptt", 1e-3, s, 1) for s in (1, 2)] + [row("bptt", 1e-2, s, s) for s in (1, 2)]
+    rows += [row("dni", 1e-3, s, 3) for s in (1, 2)] + [row("dni", 1e-2, s, 2) for s in (1, 2)]
+    files = [tmp_path / "a.json", tmp_path / "b.json"]
+    for file, part in zip(files, (rows[:3], rows[3:]), strict=True):
+        file.write_text(json.dumps(part))
+    windows.main(["--read", *map(str, files), "--plot", str(tmp_path / "plot.png")])
+    told = [line.split() for line in capsys.readouterr().out.splitlines()[2:]]
+    assert [line[2:5] for line in told] == [["bptt", "0.01", "1.50"], ["dni", "0.001", "3.00"]]
+    assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")

@@ -6,8 +6,8 @@ import json
 import pytest
 import torch
 
-from tasks import copy_task, recall_task, repeat_copy_task, truncated
-from tasks.truncated import MODES
+from tasks import copy_task, episodes, recall_task, repeat_copy_task
+from tasks.episodes import MODES
 
 SMALL = ["--batch", "4", "--hidden", "8", "--window", "2", "--synthesizer-hidden", "8"]
 TASKS = {"copy": copy_task, "recall": recall_task, "repeat": repeat_copy_task}
@@ -51,7 +51,7 @@ def test_equal_time(capsys):
 
 
 def test_curricula_grow_when_the_error_is_small():
-    run_ = truncated.Run("bptt", 1, recall_task.RecallTask(args()), args(lr=1e-2, hidden=16))
+    run_ = episodes.Run("bptt", 1, recall_task.RecallTask(args()), args(lr=1e-2, hidden=16))
     for _ in range(1500):
         run_.update()
     assert run_.difficulty > 2
@@ -93,7 +93,7 @@ def test_copy_and_repeat_data():
 
 def test_windows_meet_all_steps_alike_and_cover_each_episode_once():
     task = copy_task.CopyEpisodes(args())
-    run_ = truncated.Run("bptt", 1, task, args(window=3))
+    run_ = episodes.Run("bptt", 1, task, args(window=3))
     run_.difficulty = 5
     starts = []
     for _ in range(200):
@@ -107,7 +107,7 @@ def test_windows_meet_all_steps_alike_and_cover_each_episode_once():
 
 def test_the_context_is_what_the_next_window_is_asked():
     task = copy_task.CopyEpisodes(args())
-    run_ = truncated.Run("cdni", 1, task, args(window=2))
+    run_ = episodes.Run("cdni", 1, task, args(window=2))
     run_.difficulty = 3
     run_._begin()
     context = run_._context(3).view(4, 2, 4)  # three bits, and whether they are due
