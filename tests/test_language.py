@@ -7,7 +7,7 @@ import random
 import pytest
 import torch
 
-from tasks import char_language_model, language, word_language_model
+from tasks import char_language_model, language, language_runs, word_language_model
 
 SMALL = ["--batch", "4", "--hidden", "12", "--window", "3", "--synthesizer-hidden", "8"]
 SMALL += ["--device", "cpu", "--every", "10"]
@@ -35,11 +35,11 @@ def test_a_comparison_learns_prints_its_table_and_can_be_sampled(name, folder, c
     common = [*SMALL, "--data", folder, "--lr", 2e-2]
     assert run(module, *common, "--updates", 60, "--seed", "1,2", "--out", out) == 0
     told = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in told[2:]] == [*language.MODES]
+    assert [line.split()[0] for line in told[2:]] == [*language_runs.MODES]
     assert [line.split()[1] for line in told[2:]] == ["3", "12", "3"]
     rows = [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
     assert {(r["mode"], r["seed"]) for r in rows} == {
-        (m, s) for m in language.MODES for s in (1, 2)
+        (m, s) for m in language_runs.MODES for s in (1, 2)
     }
     symbols = 9 if name == "word" else 20
     for row in rows:
@@ -61,15 +61,15 @@ def test_a_comparison_learns_prints_its_table_and_can_be_sampled(name, folder, c
 
 
 def test_symbols(folder):
-    text = language.Text(folder, list)
+    text = language_runs.Text(folder, list)
     assert "".join(text.vocabulary[i] for i in text.splits["test"].tolist()) == (
         (folder / "ptb.test.txt").read_text()
     )
     (folder / "ptb.test.txt").write_text("the dog sat\n")
-    words = language.Text(folder, word_language_model._words)
+    words = language_runs.Text(folder, word_language_model._words)
     told = [words.vocabulary[i] for i in words.splits["test"].tolist()]
     assert told == ["the", "<unk>", "sat", "<eos>"]
-    streams = language._streams(torch.arange(11), 3)
+    streams = language_runs._streams(torch.arange(11), 3)
     assert streams.tolist() == [[0, 3, 6], [1, 4, 7], [2, 5, 8]]
 
 
@@ -77,8 +77,8 @@ def test_bits_are_those_of_the_whole_validation_text(folder):
     argv = [*SMALL, "--data", str(folder)]
     made = language.parser("char_language_model", "", hidden=8)
     args = made.parse_args(argv)
-    text = language.Text(folder, list)
-    run_ = language.Run("bptt", 1, text, args)
+    text = language_runs.Text(folder, list)
+    run_ = language_runs.Run("bptt", 1, text, args)
     with torch.no_grad():
         for parameter in run_.network.parameters():
             parameter.zero_()
@@ -89,7 +89,7 @@ def test_windows_follow_each_other_through_the_text(folder):
     args = language.parser("char_language_model", "", hidden=8).parse_args(
         [*SMALL, "--data", str(folder)]
     )
-    run_ = language.Run("dni", 1, language.Text(folder, list), args)
+    run_ = language_runs.Run("dni", 1, language_runs.Text(folder, list), args)
     length = len(run_._train)
     places, last = [], 0
     for _ in range(length):

@@ -21,6 +21,7 @@ def args(**values):
     given = {"bits": 3, "repeats": 3, "start": 1, "cell": "lstm", "hidden": 8, "batch": 4}
     given |= {"window": 2, "lr": 1e-3, "forget_bias": 1.0, "clip": 1.0, "grad_lr": None}
     given |= {"synthesizer_hidden": 8, "factor": 1.0, "bound": 1.0}
+    given |= {"lambda_": 0.9, "auxiliary": 0.1}
     return type("Args", (), given | values)
 
 
@@ -31,7 +32,7 @@ def test_a_comparison_prints_its_table_and_keeps_its_record(name, tmp_path, caps
     assert run(TASKS[name], *argv) == 0
     told = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in told[2:]] == [*MODES]
-    assert [line.split()[1] for line in told[2:]] == ["2", "8", "all", "2", "2", "2"]
+    assert [line.split()[1] for line in told[2:]] == ["2", "8", "all", *"222222"]
     rows = [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
     assert {(row["mode"], row["seed"]) for row in rows} == {(m, s) for m in MODES for s in (1, 2)}
     assert all(row["updates"] == 30 and row["seconds"] > 0 for row in rows)
