@@ -23,6 +23,7 @@ def save(cuts: Cuts, windows: Windows) -> dict[str, Any]:
     return {
         "sites": [[site.name, site.source] for site in cuts.sites.values()],
         "placed": cuts.first_run is None,
+        "plan": [[*part] for part in cuts.plan],
         "interfaces": {
             name: {"like": cuts.likes[name], "state": interface.state_dict()}
             for name, interface in cuts.interfaces.items()

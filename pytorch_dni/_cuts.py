@@ -9,15 +9,18 @@ import torch
 from torch import nn, Tensor
 from torch.utils.hooks import RemovableHandle
 
+from ._delivery import is_delivered
+from ._eager import Eager
 from ._first_run import FirstRun
 from ._given import Given
 from ._hooks import EnterHook, GradientHook, LeaveHook, OutputHook
+from ._plan import Part
 from ._probe import Probe, Site
 from ._recipe import Interface, Recipe
 from ._sparse import LastPart, Schedule, TermsOf
-from ._tree import first_activation, Like, like, replaced
+from ._tree import first_activation, floats, Like, like, replaced
 from .context import Context, refuse
-from .interfaces import BidirectionalInterface
+from .interfaces import BackwardInterface, BidirectionalInterface
 from .interfaces._backward import GradientCrossing, Terms
 from .interfaces._bidirectional import ExchangeCrossing
 from .interfaces._crossing import cross, is_crossing
@@ -36,6 +39,7 @@ class Cuts:
         recipe: Makes the synthesizers.
         learner: Trains them.
         schedule: Says which parts learn in a step.
+        eager: Whether parts learn as soon as they have run.
     """
 
     def __init__(
@@ -46,6 +50,7 @@ class Cuts:
         recipe: Recipe,
         learner: Learner,
         schedule: Schedule,
+        eager: bool = False,
     ) -> None:
         self.network = network
         self.learner = learner
@@ -54,7 +59,10 @@ class Cuts:
         self.copied: set[str] = set()
         self.first_run = None if probe is None else FirstRun(self, probe)
         self.given = Given()
+        self.eager = Eager(self) if eager else None
         self.schedule = schedule
+        self.traced = eager or (probe is not None and probe.balances)
+        self.plan: list[Part] = []
         self.sites: dict[str, Site] = {site.name: site for site in sites}
         self.likes: dict[str, Like] = {}  # what the interfaces were made for
         self.input_like: Like | None = None
@@ -69,13 +77,13 @@ class Cuts:
         if self.first_run is not None:
             self._handles = self.first_run.register()
             return
-        if self._recipe.full:
+        if self._recipe.full or self.eager is not None:
             enter = EnterHook(self)
             self._handles.append(self.network.register_forward_pre_hook(enter, with_kwargs=True))
         for name in self.sites:
             module = self.network.get_submodule(name)
             self._handles.append(module.register_forward_hook(OutputHook(self, name)))
-        if self._recipe.full or self.schedule.sparse:
+        if self._recipe.full or self.eager is not None or self.schedule.sparse:
             leave = LeaveHook(self)
             self._handles.append(self.network.register_forward_hook(leave, always_call=True))
 
@@ -122,20 +130,25 @@ class Cuts:
         interface.taught_by(self.learner)
 
     def enter(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """The network was called: for the full unlock, keep what it was called with."""
+        """The network was called."""
         if self._recipe.full:
             self.given.enter(self.network, args, kwargs)
+        # The true gradient is not there yet to be mixed in.
+        if self.eager is not None and self.learning() and self.current_lambda() == 0:
+            self.eager.enter(floats((args, kwargs)))
 
     def leave(self, output: Any) -> Any:
-        """The network has run: with sparse updates, see to it that its last part may sleep."""
+        """The network has run: the last part learns in the backward pass, if it does not sleep."""
         self.given.leave()
+        if self.eager is not None and self.eager.running:
+            self.eager.leave([tensor for tensor in floats(output) if tensor.requires_grad])
         if not self.schedule.sparse or not self.learning():
             return None
         return replaced(output, self._gate)
 
     def _gate(self, tensor: Tensor) -> Tensor:
         # Behind a cut at the very end there is nothing of the network.
-        if not tensor.requires_grad or is_crossing(tensor):
+        if not tensor.requires_grad or is_crossing(tensor) or is_delivered(tensor):
             return tensor
         return cross(tensor, LastPart(self))
 
@@ -174,10 +187,16 @@ class Cuts:
         self.check(interface, activation)
         if first:
             self.add(interface, name, activation)
-        if self._recipe.full or self.schedule.sparse:
-            crossed = self._cross(name, interface, activation, context)
-            return replaced(output, lambda tensor: crossed if tensor is activation else tensor)
         copy = first or name in self.copied
+        if self.eager is not None and self.eager.running:
+            assert isinstance(interface, BackwardInterface)
+            crossed = self.eager.cut(name, interface, activation, context, copy)
+        elif self._recipe.full or self.schedule.sparse:
+            crossed = self._cross(name, interface, activation, context)
+        else:
+            crossed = None
+        if crossed is not None:
+            return replaced(output, lambda tensor: crossed if tensor is activation else tensor)
         activation.register_hook(GradientHook(self, name, activation, context, copy))
         return None
 

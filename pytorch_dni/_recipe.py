@@ -185,6 +185,20 @@ class Recipe:
             ) from error
 
 
+class TemporalRecipe:
+    """How the wrapper makes synthesizers of states."""
+
+    def __init__(self, recipe: Recipe, future: Future) -> None:
+        self._recipe = recipe
+        self._future = future
+
+    def __call__(
+        self, name: str, module: nn.Module, joined: Tensor, batch_dim: int
+    ) -> TemporalInterface:
+        """An interface for states like ``joined``, ``(batch, features)``."""
+        return self._recipe.build_temporal(name, module, joined, batch_dim, self._future)
+
+
 def _feature_dim(source: nn.Module, output: Tensor) -> int:
     """Where an activation has its features: -1, or 1 where they are channels."""
     if isinstance(source, _ConvNd):

@@ -11,7 +11,7 @@ from torch import nn
 from .errors import describe, SelectionError
 
 LayerSpec: TypeAlias = "str | type[nn.Module] | nn.Module | Callable[[str, nn.Module], bool]"
-Layers: TypeAlias = "LayerSpec | Iterable[LayerSpec] | None"
+Layers: TypeAlias = "int | LayerSpec | Iterable[LayerSpec] | None"
 
 _LISTED = 40  # how many modules an error message lists
 RECURRENT = (nn.RNNBase, nn.RNNCellBase)
@@ -25,11 +25,13 @@ class Selection(NamedTuple):
         found: Matched by pattern, type or predicate, or found by themselves: the one that runs
             last may be left out.
         automatic: Whether ``found`` came from ``layers=None``.
+        parts: Into how many parts of about equal cost, where only that was said.
     """
 
     named: tuple[str, ...]
     found: tuple[str, ...]
     automatic: bool
+    parts: int | None = None
 
 
 def has_weight(module: nn.Module) -> bool:
@@ -47,6 +49,12 @@ def select(network: nn.Module, layers: Layers, skip_last_layer: bool) -> Selecti
     modules = dict(network.named_modules())
     if layers is None:
         return Selection((), _automatic(modules, skip_last_layer), True)
+    if isinstance(layers, int) and not isinstance(layers, bool):
+        if layers < 2:
+            raise SelectionError(
+                f"layers={layers}: a number says into how many parts to cut, and must be 2 or more"
+            )
+        return Selection((), tuple(name for name in modules if name), False, layers)
     named: list[str] = []
     found: list[str] = []
     for spec in _specs(layers):

@@ -14,14 +14,15 @@ from . import _checkpoint
 from ._checks import check_lambda, check_network, check_optim
 from ._cuts import BPLambda, Cuts
 from ._moments import InterfaceStats
+from ._plan import table
 from ._probe import Probe, Site
-from ._recipe import ForwardSpec, Interface, Recipe, SynthesizerSpec
+from ._recipe import ForwardSpec, Interface, Recipe, SynthesizerSpec, TemporalRecipe
 from ._select import Layers, select
 from ._sparse import Schedule
 from .errors import DNIError, SelectionError
 from .interfaces import BidirectionalInterface
 from .interfaces._learner import Learner, OptimizerFactory
-from .recurrent import Future, StateSpec, TemporalInterface
+from .recurrent import Future, StateSpec
 from .recurrent._windows import Windows
 from .recurrent.spec import resolve
 
@@ -38,10 +39,12 @@ class DNI(nn.Module):
     Args:
         network: Any module. It is changed by hooks only; :meth:`unwrap` takes them out.
         optim: The network's optimizer, if it is there already; checked to hold its parameters.
-        layers: Where to cut: qualified names, patterns of them (``"blocks.*"``, ``**`` for any
-            depth), module types, modules, a predicate ``(name, module) -> bool``, or several of
-            these. None finds the layers with a weight of two or more dimensions, recurrent ones
-            excepted, and cuts behind the activation that follows each.
+        layers: Where to cut: a number of parts, which are made alike in cost, at places that
+            everything goes through (the first input tells); or qualified names, patterns of them
+            (``"blocks.*"``, ``**`` for any depth), module types, modules, a predicate
+            ``(name, module) -> bool``, or several of these. None finds the layers with a weight of
+            two or more dimensions, recurrent ones excepted, and cuts behind the activation that
+            follows each.
         recursive: False takes the whole network as one part, with one interface at its output.
         skip_last_layer: Leave out the layer that runs last, which the loss teaches directly;
             modules asked for by name stay.
@@ -66,6 +69,10 @@ class DNI(nn.Module):
             for all of PyTorch's own, False for none. None is True where the network holds one and
             ``layers`` is None. Where states are cut, ``layers=None`` cuts nothing else.
         future: How the synthetic gradients of states are used.
+        eager: Compute each part's gradients as soon as it has run in the forward pass, so that its
+            activations can go: memory is that of one part. They are handed over in
+            ``loss.backward()``. Takes cuts that everything goes through; where ``bp_lambda`` is
+            not 0, steps go the usual way.
         grad_optim: The synthesizers' optimizer: ``"adam"``, ``"adamw"``, ``"rmsprop"``, ``"sgd"``,
             a class, or a callable ``(parameters, lr=...) -> Optimizer``.
         grad_lr: Its learning rate; None takes each synthesizer's own default.
@@ -99,6 +106,7 @@ class DNI(nn.Module):
         update_probability: float = 1.0,
         recurrent: bool | Mapping[str, StateSpec | None] | None = None,
         future: Future | None = None,
+        eager: bool = False,
         grad_optim: str | OptimizerFactory = "adam",
         grad_lr: float | None = None,
         grad_steps: int | None = None,
@@ -119,17 +127,22 @@ class DNI(nn.Module):
         if probe is not None or (recursive and specs):
             sites = []
         recipe = Recipe(dni_network, dni_params, hidden_size, context_size, unlock, forward_network)
+        if eager and (specs or recipe.full):
+            raise DNIError(
+                "eager takes unlock='update' and cuts in space alone: give recurrent=False to cut "
+                "a recurrent network so"
+            )
         schedule = Schedule(update_probability, torch.initial_seed())
         steps = schedule.repeats(grad_steps, recipe.regresses)
         self._learning = (grad_optim, grad_lr, steps)
-        self._cuts = Cuts(network, probe, sites, recipe, Learner(*self._learning), schedule)
+        self._cuts = Cuts(network, probe, sites, recipe, Learner(*self._learning), schedule, eager)
         future = Future() if future is None else future
         if future.target != "bootstrap" and (probe is not None or sites):
             raise DNIError(
                 f"future: target={future.target!r} runs windows again, which cuts in space would "
                 "learn from twice: leave layers away, or take target='bootstrap'"
             )
-        build = _BuildTemporal(recipe, future)
+        build = TemporalRecipe(recipe, future)
         lambda_now = self._cuts.current_lambda
         self._windows = Windows(network, specs, build, future, self._cuts.learner, lambda_now)
         self._cuts.bp_lambda = bp_lambda
@@ -204,6 +217,21 @@ class DNI(nn.Module):
             if isinstance(interface, BidirectionalInterface)
         }
 
+    def describe(self) -> str:
+        """The parts as a table: modules, parameters, activation bytes, synthesizer parameters.
+
+        Activations are what the part's leaf modules returned in the run that placed the cuts.
+
+        Raises:
+            DNIError: The parts are not known yet.
+        """
+        if self._cuts.first_run is not None:
+            raise DNIError(
+                "describe() tells of parts once they are known: after a training forward pass, or "
+                "with example_input"
+            )
+        return table(self._cuts.plan, self.interfaces)
+
     def end_of_sequence(self, mask: Tensor | None = None) -> None:
         """Say that the sequences of some samples ended with the window that has just run.
 
@@ -272,14 +300,3 @@ class DNI(nn.Module):
             CheckpointError: It does not fit this network or this wrapper's arguments.
         """
         _checkpoint.load(self._cuts, self._windows, state, Learner(*self._learning))
-
-
-class _BuildTemporal:
-    def __init__(self, recipe: Recipe, future: Future) -> None:
-        self._recipe = recipe
-        self._future = future
-
-    def __call__(
-        self, name: str, module: nn.Module, joined: Tensor, batch_dim: int
-    ) -> TemporalInterface:
-        return self._recipe.build_temporal(name, module, joined, batch_dim, self._future)

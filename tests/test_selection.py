@@ -135,7 +135,8 @@ def test_calling_parts_of_the_network_by_hand():
         (nn.Linear(2, 2), ["Linear", "not a module inside"]),
         (lambda name, module: False, ["predicate", "There is"]),
         ([], ["empty"]),
-        (3, ["int"]),
+        (1, ["into how many parts"]),
+        (True, ["bool"]),
         ([3], ["3"]),
     ],
 )

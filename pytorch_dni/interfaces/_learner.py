@@ -60,7 +60,7 @@ class Learner:
             raise SynthesizerError(f"grad_lr must not be negative, got {lr}")
         self._optim = optim
         self._lr = lr
-        self._repeats = repeats
+        self.repeats = repeats
         self._groups: dict[float, int] = {}
         self._lessons: dict[int, list[Lesson]] = {}
         self.optimizer: Optimizer | None = None
@@ -127,18 +127,19 @@ class Learner:
 
     def teach(self, lessons: list[Lesson]) -> None:
         """Train on these lessons at once, besides what the steps are counted by."""
-        self._backpropagate(lessons)
+        self.backpropagate(lessons)
         if self.optimizer is None or not lessons:
             return
         if self._finite(lessons):
             self.optimizer.step()
-            for _ in range(self._repeats - 1):
+            for _ in range(self.repeats - 1):
                 self._clear_grads()
-                self._backpropagate([lesson.again() for lesson in lessons if lesson.again])
+                self.backpropagate([lesson.again() for lesson in lessons if lesson.again])
                 self.optimizer.step()
         self._clear_grads()
 
-    def _backpropagate(self, lessons: list[Lesson]) -> None:
+    def backpropagate(self, lessons: list[Lesson]) -> None:
+        """Leave the gradients of lessons in the synthesizers' parameters."""
         graded = [lesson for lesson in lessons if lesson.output is not None]
         if graded:
             outputs = [cast(Tensor, lesson.output) for lesson in graded]
