@@ -71,9 +71,10 @@ class Crossed:
     def predict(self) -> Tensor:
         """The synthetic gradient."""
         assert self._trigger is not None
-        if self._prediction is None:
-            self._prediction = self.interface.predict(self._trigger, self._context)
-        return self._prediction.message.to(self._trigger.dtype)
+        self._prediction = self.interface.predict(self._trigger, self._context)
+        message = self._prediction.message.to(self._trigger.dtype)
+        self._prediction.release()
+        return message
 
     @torch.no_grad()
     def learn(self, true: Tensor | None, wanted: bool, copied: set[str]) -> Lesson | None:
@@ -83,7 +84,8 @@ class Crossed:
             copied.add(self.name)  # changed in place since
         lesson = None
         if true is not None or wanted:
-            self.predict()
+            if self._prediction is None:
+                self.predict()
             assert self._prediction is not None
             if true is None:
                 lesson = self._prediction.learn_alone()

@@ -107,7 +107,7 @@ class Moments:
         self.updates = 0
         self.samples = 0
 
-    def update(self, synthetic: Tensor, true: Tensor, gain: Tensor | None = None) -> None:
+    def update(self, synthetic: Tensor, true: Tensor, gain: float | Tensor | None = None) -> None:
         """Take in a pair of gradients of one shape; the synthetic one counts without ``gain``."""
         self.updates += 1
         if self.updates > _EVERY and self.updates % _EVERY:

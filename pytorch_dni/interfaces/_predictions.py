@@ -45,6 +45,9 @@ class Prediction(ABC):
     hidden: Hidden = None
     renew: Callable[[], Prediction]
 
+    def release(self) -> None:
+        """Let go of a message that has been sent, as far as the lesson can do without it."""
+
     @abstractmethod
     def learn(self, true: Tensor, again: bool = False, counts: Tensor | None = None) -> Lesson:
         """Take in the true message, of the synthetic one's shape and the synthesizer's type.
@@ -72,15 +75,21 @@ class RegressedMessage(Prediction):
         units = run.output.detach()
         self.message = units if scale is None else units * scale.value
 
+    def release(self) -> None:
+        """Let go of the message: the synthesizer's output tells it."""
+        del self.message
+
     def learn(self, true: Tensor, again: bool = False, counts: Tensor | None = None) -> Lesson:
         """Towards the least mean squared error between output and normalised true message."""
         weight = None if counts is None else weight_of(counts, true)
-        if not again and weight is None:
-            self._moments.update(self.message, true)
-        if not again and weight is not None:
-            self._moments.update(self.message * weight, true * weight)
-        slope = 2 / max(true.numel(), 1)
         output = self._run.output
+        if not again:
+            gain = None if self._scale is None else 1 / self._scale.value
+            units, goal = output.detach(), true
+            if weight is not None:
+                units, goal = units * weight, true * weight
+            self._moments.update(units, goal, gain)
+        slope = 2 / max(true.numel(), 1)
         if self._scale is None:
             square: float | Tensor | None = None
             error = torch.sub(output.detach(), true).mul_(slope)
