@@ -12,10 +12,10 @@ import torch
 from tasks import record
 from tasks.options import TaskError
 
-from . import choices, overhead
+from . import choices, memory, overhead
 from .measure import machine
 
-BENCHMARKS = {"overhead": overhead, "choices": choices}
+BENCHMARKS = {"overhead": overhead, "choices": choices, "memory": memory}
 
 
 def main(argv: list[str] | None = None) -> int:

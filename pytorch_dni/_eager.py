@@ -72,9 +72,7 @@ class Crossed:
         """The synthetic gradient."""
         assert self._trigger is not None
         self._prediction = self.interface.predict(self._trigger, self._context)
-        message = self._prediction.message.to(self._trigger.dtype)
-        self._prediction.release()
-        return message
+        return self._prediction.message.to(self._trigger.dtype)
 
     @torch.no_grad()
     def learn(self, true: Tensor | None, wanted: bool, copied: set[str]) -> Lesson | None:

@@ -45,9 +45,6 @@ class Prediction(ABC):
     hidden: Hidden = None
     renew: Callable[[], Prediction]
 
-    def release(self) -> None:
-        """Let go of a message that has been sent, as far as the lesson can do without it."""
-
     @abstractmethod
     def learn(self, true: Tensor, again: bool = False, counts: Tensor | None = None) -> Lesson:
         """Take in the true message, of the synthetic one's shape and the synthesizer's type.
@@ -72,30 +69,30 @@ class RegressedMessage(Prediction):
         self._scale = scale
         self._moments = moments
         # The scale of the steps before: the true message of this one may not be there yet.
+        self._unit: float | Tensor = 1.0 if scale is None else scale.value
         units = run.output.detach()
-        self.message = units if scale is None else units * scale.value
-
-    def release(self) -> None:
-        """Let go of the message: the synthesizer's output tells it."""
-        del self.message
+        if scale is None:
+            self.message = units
+        elif run.taped is None:
+            self.message = units * self._unit
+        else:
+            self.message = units.mul_(self._unit)  # nobody else has it
 
     def learn(self, true: Tensor, again: bool = False, counts: Tensor | None = None) -> Lesson:
         """Towards the least mean squared error between output and normalised true message."""
         weight = None if counts is None else weight_of(counts, true)
-        output = self._run.output
         if not again:
-            gain = None if self._scale is None else 1 / self._scale.value
-            units, goal = output.detach(), true
-            if weight is not None:
-                units, goal = units * weight, true * weight
-            self._moments.update(units, goal, gain)
+            if weight is None:
+                self._moments.update(self.message, true)
+            else:
+                self._moments.update(self.message * weight, true * weight)
         slope = 2 / max(true.numel(), 1)
         if self._scale is None:
             square: float | Tensor | None = None
-            error = torch.sub(output.detach(), true).mul_(slope)
+            error = torch.sub(self.message, true).mul_(slope)
         else:
             square = None if again else self._scale.update(true)
-            error = output.detach() * slope
+            error = self.message * (slope / self._unit)
             scale = self._scale.value
             if isinstance(scale, Tensor):
                 error.addcdiv_(true, scale, value=-slope)
@@ -107,6 +104,7 @@ class RegressedMessage(Prediction):
             perceptron, tape = self._run.taped
             perceptron.backpropagate(tape, error)
             return Lesson(square=square)
+        output = self._run.output
         return Lesson(output, error, square) if output.requires_grad else Lesson(square=square)
 
 
