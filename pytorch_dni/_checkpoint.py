@@ -6,6 +6,7 @@ from typing import Any, TYPE_CHECKING
 
 import torch
 
+from ._plan import Part
 from ._probe import Site
 from ._tree import zeros
 from .errors import CheckpointError
@@ -72,6 +73,7 @@ def load(cuts: Cuts, windows: Windows, state: dict[str, Any], learner: Learner) 
     if state["bp_lambda"] is not None and not callable(cuts.bp_lambda):
         cuts.bp_lambda = state["bp_lambda"]
     cuts.learner = learner
+    cuts.plan = [Part(*part) for part in state["plan"]]
     _saved.become(windows, state["windows"], states, learner, device)
     if state["placed"]:
         cuts.install(sites.values())

@@ -9,7 +9,7 @@ import torch
 from torch import nn, Tensor
 from torch.utils.hooks import RemovableHandle
 
-from ._delivery import is_delivered
+from ._delivery import goes_on
 from ._eager import Eager
 from ._first_run import FirstRun
 from ._given import Given
@@ -140,15 +140,17 @@ class Cuts:
     def leave(self, output: Any) -> Any:
         """The network has run: the last part learns in the backward pass, if it does not sleep."""
         self.given.leave()
+        gated = output
+        if self.schedule.sparse and self.learning():
+            gated = replaced(output, self._gate)
         if self.eager is not None and self.eager.running:
-            self.eager.leave([tensor for tensor in floats(output) if tensor.requires_grad])
-        if not self.schedule.sparse or not self.learning():
-            return None
-        return replaced(output, self._gate)
+            tied = iter(self.eager.leave([t for t in floats(gated) if t.requires_grad]))
+            return replaced(gated, lambda t: next(tied) if t.requires_grad else t)
+        return None if gated is output else gated
 
     def _gate(self, tensor: Tensor) -> Tensor:
         # Behind a cut at the very end there is nothing of the network.
-        if not tensor.requires_grad or is_crossing(tensor) or is_delivered(tensor):
+        if not tensor.requires_grad or is_crossing(tensor) or goes_on(tensor):
             return tensor
         return cross(tensor, LastPart(self))
 

@@ -2,47 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Protocol
 
 import torch
-from torch import nn, Tensor
+from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from .errors import DNIError
 from .interfaces._predictions import Lesson
+from .interfaces._unidirectional import UnidirectionalInterface
 
 
 class Kept:
-    """Takes the gradients that lessons leave in a synthesizer's parameters, until they count.
+    """Takes what lessons leave in an interface and its synthesizer, until it counts.
 
     Args:
-        synthesizer: The synthesizer.
+        interface: The interface.
 
     Attributes:
         lesson: Which was given.
     """
 
-    def __init__(self, synthesizer: nn.Module) -> None:
-        self._parameters = [*synthesizer.parameters()]
+    def __init__(self, interface: UnidirectionalInterface) -> None:
+        self.lesson = Lesson()
+        self._interface = interface
+        self._parameters = [*interface.synthesizer.parameters()]
         self._before: list[Tensor | None] = []
         self._taken: list[Tensor | None] = []
-        self.lesson = Lesson()
+        self._then: tuple[Any, ...]
+        self._after: tuple[Any, ...]
 
     def __enter__(self) -> Kept:
+        self._then = self._interface.now()
         self._before = [parameter.grad for parameter in self._parameters]
         for parameter in self._parameters:
             parameter.grad = None
         return self
 
     def __exit__(self, *error: object) -> None:
+        self._after = self._interface.now()
+        self._interface.back(self._then)
         self._taken = [parameter.grad for parameter in self._parameters]
         for parameter, grad in zip(self._parameters, self._before, strict=True):
             parameter.grad = grad
         self._before = []
 
     def give(self) -> Lesson:
-        """Put them where an optimizer looks."""
+        """Put it where it counts: the gradients where an optimizer looks."""
+        self._interface.back(self._after)
         for parameter, grad in zip(self._parameters, self._taken, strict=True):
             if grad is not None:
                 parameter.grad = grad if parameter.grad is None else parameter.grad + grad
@@ -50,74 +58,104 @@ class Kept:
 
 
 class Delivery:
-    """What a part learned, until the backward pass asks for it.
+    """What a forward pass has learned, until the backward pass asks for it.
 
-    Args:
-        reach: Called with the gradient that comes to the cut, whether it is that of the last part,
-            and ``lesson``.
-        leaves: The part's parameters.
-        grads: Their gradients.
-        lesson: What the part taught the synthesizer before it.
+    Attributes:
+        grads: Of the parts that have run, by leaf.
+        lessons: Of their synthesizers.
     """
 
-    def __init__(
-        self,
-        reach: Callable[[Tensor | None, bool, Kept | None], None],
-        leaves: list[Tensor],
-        grads: list[Tensor | None],
-        lesson: Kept | None,
-    ) -> None:
-        self.leaves = leaves
-        self._reach: Callable[[Tensor | None, bool, Kept | None], None] | None = reach
-        self._grads = grads
-        self._lesson = lesson
+    def __init__(self) -> None:
+        self.grads: dict[Tensor, Tensor] = {}
+        self.lessons: list[Kept] = []
+        self._given = False
 
-    def __call__(self, true: Tensor | None, last: bool) -> list[Tensor | None]:
+    def add(self, leaves: Iterable[Tensor], grads: Iterable[Tensor | None]) -> None:
+        """Gradients of a part; a parameter may be in several."""
+        for leaf, grad in zip(leaves, grads, strict=True):
+            if grad is not None:
+                before = self.grads.get(leaf)
+                self.grads[leaf] = grad if before is None else before + grad
+
+    def behind(self, outputs: Sequence[Tensor], collect: Callable[[Lesson], None]) -> list[Tensor]:
+        """The network's outputs, in whose backward pass all is handed over.
+
+        Args:
+            outputs: Of the network.
+            collect: Takes the lessons.
+        """
+        self._collect = collect
+        out = _Deliver.apply(self, len(outputs), *outputs, *self.grads)  # type: ignore[no-untyped-call]
+        return [*out]
+
+    def hand_over(self) -> list[Tensor]:
         """The gradients, once.
 
         Raises:
             DNIError: They have been given.
         """
-        reach, self._reach = self._reach, None
-        if reach is None:
+        if self._given:
             raise DNIError(
                 "eager: the gradients of this forward pass have been handed over already: for "
                 "several backward passes through one graph leave eager away"
             )
-        reach(true, last, self._lesson)
+        self._given = True
+        for lesson in self.lessons:
+            self._collect(lesson.give())
         # Nobody else may hold them: then they become the parameters' own, and are not copied.
-        grads, self._grads, self._lesson = self._grads, [], None
+        grads, self.grads, self.lessons = [*self.grads.values()], {}, []
         return grads
-
-
-def deliver(delivery: Delivery, value: Tensor, token: Tensor | None) -> tuple[Tensor, Tensor]:
-    """An activation behind which a delivery waits, and the token that the next one takes.
-
-    By the tokens the backward pass gets from one delivery to the one before.
-    """
-    out: tuple[Tensor, Tensor] = _Deliver.apply(delivery, value, token, *delivery.leaves)  # type: ignore[no-untyped-call]
-    return out
-
-
-def is_delivered(tensor: Tensor) -> bool:
-    """Whether a tensor comes straight out of a cut of this kind."""
-    return isinstance(tensor.grad_fn, _Deliver._backward_cls)
 
 
 class _Deliver(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, delivery: Delivery, value: Tensor, token: Tensor | None, *leaves: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, delivery: Delivery, count: int, *tensors: Tensor) -> tuple[Tensor, ...]:
         ctx.delivery = delivery
-        ctx.first = token is None
         ctx.set_materialize_grads(False)
-        # The same memory, no view: what follows may change it in place.
-        ctx.mark_dirty(value)
-        return value, value.new_empty(0)
+        # Copies, no views: what follows may change them in place.
+        return tuple(tensor.clone() for tensor in tensors[:count])
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor | None, token: Tensor | None) -> tuple[Any, ...]:
-        grads = ctx.delivery(grad, token is None)
-        return None, None, None if ctx.first else torch.empty(0), *grads
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
+        return (None, None, *grads, *ctx.delivery.hand_over())
+
+
+class Crossing(Protocol):
+    """What crosses a cut."""
+
+    def answer(self, grad: Tensor | None) -> Tensor | None:
+        """Take the gradient that has come, of which nothing goes on."""
+
+
+def go_on(crossing: Crossing, activation: Tensor, anchor: Tensor) -> Tensor:
+    """An activation in whose backward pass ``crossing`` is asked, and which is made of nothing.
+
+    Args:
+        crossing: The crossing.
+        activation: In no graph.
+        anchor: A tensor that gradients are asked for, so that the engine goes there: it gets none.
+    """
+    out: Tensor = _GoOn.apply(crossing, activation, anchor)  # type: ignore[no-untyped-call]
+    return out
+
+
+def goes_on(tensor: Tensor) -> bool:
+    """Whether a tensor comes straight out of :func:`go_on`."""
+    return isinstance(tensor.grad_fn, _GoOn._backward_cls)
+
+
+class _GoOn(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, crossing: Crossing, activation: Tensor, anchor: Tensor) -> Tensor:
+        ctx.crossing = crossing
+        ctx.set_materialize_grads(False)
+        # The same memory, under a version of its own: the synthesizer may have saved the
+        # activation, and what follows may change it in place.
+        return activation.new_empty(0).set_(activation)  # type: ignore[call-overload, no-any-return]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor | None) -> tuple[None, None, None]:
+        ctx.crossing.answer(grad)
+        return None, None, None

@@ -9,13 +9,14 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import get_gradient_edge, GradientEdge, Node
 
-from ._delivery import deliver, Delivery, Kept
+from ._delivery import Delivery, go_on, Kept
 from ._graph import Chain
 from .context import Context
 from .interfaces import BackwardInterface
 from .interfaces._backward import Terms
 from .interfaces._learner import Learner
 from .interfaces._predictions import Lesson, Prediction
+from .interfaces._unidirectional import full_precision
 
 
 class Register(Protocol):
@@ -34,38 +35,43 @@ class Crossed:
     Args:
         name: Of the cut.
         interface: That stands there.
-        activation: In the graph of the part that ends here.
+        trigger: The activation, cut from its history.
         context: Of the forward pass.
-        copy: Whether what comes behind changes the activation in place.
+        register: Of the cuts.
+
+    Attributes:
+        waits: Whether there may still be a part behind it that learns in the forward pass.
     """
 
     def __init__(
         self,
         name: str,
         interface: BackwardInterface,
-        activation: Tensor,
+        trigger: Tensor,
         context: Context | None,
-        copy: bool,
+        register: Register,
     ) -> None:
         self.name = name
         self.interface = interface
-        self.edge: GradientEdge  # where the next part begins
-        self.token: Tensor
-        detached = activation.detach()
-        self._trigger: Tensor | None = detached.clone() if copy else detached
-        # The same memory under a version of its own: the synthesizer may have saved the trigger.
-        self._value: Tensor | None = detached.new_empty(0).set_(detached)  # type: ignore[call-overload]
+        self._trigger: Tensor | None = trigger
         self._context = context
+        self._register = register
+        self.waits = True
+        self._value: Tensor | None = None
         self._version = 0
         self._prediction: Prediction | None = None
 
-    def cross(self, delivery: Delivery, token: Tensor | None) -> Tensor:
-        """What goes on: the activation, behind which ``delivery`` waits for the backward pass."""
-        assert self._value is not None
-        value, self.token = deliver(delivery, self._value, token)
-        self.edge = get_gradient_edge(value)
-        self._value, self._version = value.detach(), value._version
-        return value
+    def cross(self, activation: Tensor, anchor: Tensor) -> Tensor:
+        """What goes on in an activation's place, and leads to an ``anchor``."""
+        crossed = go_on(self, activation.detach(), anchor)
+        self._value, self._version = crossed.detach(), crossed._version
+        return crossed
+
+    def answer(self, grad: Tensor | None) -> None:
+        """In the backward pass: the gradient of the last part, which learns only now."""
+        # Parts that share parameters reach this while the one behind learns, too.
+        if not self.waits:
+            self._register.learner.collect(self.learn(grad))
 
     @torch.no_grad()
     def predict(self) -> Tensor:
@@ -75,13 +81,14 @@ class Crossed:
         return self._prediction.message.to(self._trigger.dtype)
 
     @torch.no_grad()
-    def learn(self, true: Tensor | None, wanted: bool, copied: set[str]) -> Lesson | None:
+    def learn(self, true: Tensor | None) -> Lesson | None:
         """The lesson of the gradient that has come, once; none where nothing is to be learned."""
-        assert self._value is not None
+        if self._value is None:
+            return None
         if self._value._version != self._version:
-            copied.add(self.name)  # changed in place since
+            self._register.copied.add(self.name)  # changed in place since
         lesson = None
-        if true is not None or wanted:
+        if true is not None or self._register.terms(self.name).wanted:
             if self._prediction is None:
                 self.predict()
             assert self._prediction is not None
@@ -119,7 +126,9 @@ class Eager:
         self.running = False
         self._chain = Chain()
         self._entrances: list[Tensor] = []
-        self._last: Crossed | None = None
+        self._last: tuple[Crossed, GradientEdge] | None = None
+        self._delivery = Delivery()
+        self._anchor: Tensor | None = None
 
     def enter(self, inputs: list[Tensor]) -> None:
         """The network was called with these tensors."""
@@ -138,78 +147,68 @@ class Eager:
     ) -> Tensor:
         """A part has run: what goes on in its activation's place.
 
+        Args:
+            name: Of the cut.
+            interface: That stands there.
+            activation: Where the part ends.
+            context: Of the forward pass.
+            copy: Whether what comes behind changes the activation in place.
+
         Raises:
             DNIError: A cut does not separate the network.
         """
-        before, wanted = self._last, self._cuts.terms(name).wanted
         reached = self._chain.part(name, [cast(Node, activation.grad_fn)])
         outside = [tensor for tensor in self._entrances if tensor.grad_fn in reached.ends]
         leaves = [*reached.leaves, *outside]
-        crossed = Crossed(name, interface, activation, context, copy)
-        grads: list[Tensor | None] = [None] * len(leaves)
-        true = None
+        trigger = activation.detach()
+        trigger = trigger.clone() if copy else trigger
+        crossed = Crossed(name, interface, trigger, context, self._cuts)
         self.running = False  # what a checkpoint runs again in between is no forward pass
-        if wanted:
-            edges = [] if before is None else [before.edge]
-            inputs: list[Tensor | GradientEdge] = [*leaves, *edges]
-            grads = _gradients(activation, inputs, crossed.predict())
-            true = None if before is None else grads.pop()
-        lesson = None if before is None else self._learn(before, true)
-        delivery = Delivery(_Reach(self, crossed), leaves, grads, lesson)
-        value = crossed.cross(delivery, None if before is None else before.token)
-        self._chain.cut(name, crossed.edge.node)
-        self._last = crossed
+        # As in a backward pass, which is outside of the scope.
+        with full_precision(activation.device.type):
+            true = None
+            if self._cuts.terms(name).wanted:
+                edges = [] if self._last is None else [self._last[1]]
+                grads = _gradients(activation, [*leaves, *edges], crossed.predict())
+                true = None if self._last is None else grads.pop()
+                self._delivery.add(leaves, grads)
+            if self._last is not None:
+                self._learn(self._last[0], true)
+        self._anchor = leaves[0] if self._anchor is None else self._anchor
+        out = crossed.cross(activation, self._anchor)
+        edge = get_gradient_edge(out)
+        self._chain.cut(name, edge.node)
+        self._last = crossed, edge
         self.running = True
-        return value
+        return out
 
-    def leave(self, outputs: list[Tensor]) -> None:
-        """The network has run; its last part learns in the backward pass.
+    def leave(self, outputs: list[Tensor]) -> list[Tensor]:
+        """The network has run: its outputs, in whose backward pass the last part learns.
 
         Raises:
             DNIError: A cut does not separate the network.
         """
-        nodes = [output.grad_fn for output in outputs if output.grad_fn is not None]
+        delivery, last = self._delivery, self._last
         try:
-            if nodes:
-                self._chain.part("", nodes)
+            if not outputs or last is None:
+                return outputs
+            last[0].waits = False
+            self._chain.part("", [cast(Node, output.grad_fn) for output in outputs])
         finally:
             self._forget()
+        return delivery.behind(outputs, self._cuts.learner.collect)
 
-    def _learn(self, cut: Crossed, true: Tensor | None) -> Kept | None:
-        with Kept(cut.interface.synthesizer) as kept:
-            lesson = cut.learn(true, self._cuts.terms(cut.name).wanted, self._cuts.copied)
-            if lesson is None:
-                return None
-            learner = self._cuts.learner
-            learner.backpropagate([lesson])
-            # To give it once more, activation and gradient have to stay.
-            again = lesson.again if learner.repeats > 1 else None
-            kept.lesson = Lesson(square=lesson.square, again=again)
-        return kept
-
-    def reach(self, cut: Crossed, true: Tensor | None, last: bool, lesson: Kept | None) -> None:
-        """In the backward pass, which has come to a cut: what was learned counts now.
-
-        Args:
-            cut: The cut.
-            true: The gradient that has come.
-            last: Whether from the last part, which learns only now.
-            lesson: What the part in front of the cut has taught the synthesizer before it.
-        """
+    def _learn(self, cut: Crossed, true: Tensor | None) -> None:
         learner = self._cuts.learner
-        if last:
-            wanted = self._cuts.terms(cut.name).wanted
-            learner.collect(cut.learn(true, wanted, self._cuts.copied))
-        learner.collect(None if lesson is None else lesson.give())
-
-
-class _Reach:
-    def __init__(self, eager: Eager, cut: Crossed) -> None:
-        self._eager = eager
-        self._cut = cut
-
-    def __call__(self, true: Tensor | None, last: bool, lesson: Kept | None) -> None:
-        self._eager.reach(self._cut, true, last, lesson)
+        with Kept(cut.interface) as kept:
+            lesson = cut.learn(true)
+            if lesson is not None:
+                learner.backpropagate([lesson])
+                # To give it once more, activation and gradient have to stay.
+                again = lesson.again if learner.repeats > 1 else None
+                kept.lesson = Lesson(square=lesson.square, again=again)
+        if lesson is not None:
+            self._delivery.lessons.append(kept)
 
 
 def _gradients(
@@ -223,9 +222,8 @@ def _gradients(
             hooked.append((hooks, dict(hooks)))
             hooks.clear()
     try:
-        with torch.autocast(output.device.type, enabled=False):
-            asked = cast("Sequence[Tensor]", inputs)
-            return [*torch.autograd.grad([output], asked, [grad], allow_unused=True)]
+        asked = cast("Sequence[Tensor]", inputs)
+        return [*torch.autograd.grad([output], asked, [grad], allow_unused=True)]
     finally:
         for hooks, kept in hooked:
             hooks.update(kept)

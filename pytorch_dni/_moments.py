@@ -69,6 +69,14 @@ class RunningScale:
         mean = _or_zero(mean_square)
         self._mean_square = self._mean_square + weight * (mean - self._mean_square)
 
+    def now(self) -> tuple[Any, ...]:
+        """All that an update changes, for :meth:`back`."""
+        return self._mean_square, self.count
+
+    def back(self, then: tuple[Any, ...]) -> None:
+        """Be as at another time."""
+        self._mean_square, self.count = then
+
     def to(self, like: Tensor) -> None:
         """Take the type and device of another tensor."""
         self._on_cpu = like.device.type == "cpu"
@@ -119,12 +127,22 @@ class Moments:
             sums[1] /= gain
         self.samples += 1
         weight = max(1 / self.samples, 1 - _DECAY**_EVERY)
-        self.values.lerp_(sums.div_(max(t.numel(), 1)).nan_to_num_(0.0, 0.0, 0.0), weight)
+        self.values = self.values.lerp(
+            sums.div_(max(t.numel(), 1)).nan_to_num_(0.0, 0.0, 0.0), weight
+        )
         self._set_ratio()
 
     def _set_ratio(self) -> None:
         synthetic, _, true = self.values.sqrt().unbind()
         self.ratio = true / synthetic.clamp_min(_FLOOR)
+
+    def now(self) -> tuple[Any, ...]:
+        """All that an update changes, for :meth:`back`."""
+        return self.values, self.ratio, self.updates, self.samples
+
+    def back(self, then: tuple[Any, ...]) -> None:
+        """Be as at another time."""
+        self.values, self.ratio, self.updates, self.samples = then
 
     def stats(self, gain: float = 1.0) -> InterfaceStats:
         """The moments as figures a person can judge by; not a number before the first update.

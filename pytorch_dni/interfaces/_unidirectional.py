@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -164,7 +165,8 @@ class UnidirectionalInterface(nn.Module):
         Where only some samples count, ``counts``, ``(batch,)``, says which.
         """
         message = message.detach().to(self.dtype)
-        with torch.no_grad():
+        # A backward pass may run in the scope of the forward pass, too.
+        with torch.no_grad(), full_precision(message.device.type):
             self.hidden = prediction.hidden
             lesson = prediction.learn(message, counts=counts)
         return lesson._replace(again=_Again(prediction, message, counts))
@@ -194,6 +196,17 @@ class UnidirectionalInterface(nn.Module):
         """The prediction from a given state; the trigger is of the synthesizer's type."""
         run = self.runner.run(trigger, context, hidden)
         return RegressedMessage(run, self.scale, self.moments)
+
+    def now(self) -> tuple[Any, ...]:
+        """What a lesson changes besides the synthesizer's gradients, for :meth:`back`."""
+        return self.moments.now(), None if self.scale is None else self.scale.now(), self.hidden
+
+    def back(self, then: tuple[Any, ...]) -> None:
+        """Be as at another time."""
+        moments, scale, self.hidden = then
+        self.moments.back(moments)
+        if self.scale is not None:
+            self.scale.back(scale)
 
     def stats(self) -> InterfaceStats:
         """How well it predicts, over about the last hundred updates."""
@@ -253,6 +266,13 @@ class UnidirectionalInterface(nn.Module):
         self.hidden = state["hidden"]
 
 
+def full_precision(device: str) -> AbstractContextManager[object]:
+    """Outside of autocast: synthesizers are small, and keep their type."""
+    if torch.is_autocast_enabled(device):
+        return torch.autocast(device, enabled=False)
+    return nullcontext()
+
+
 class _Renew:
     """Asks a synthesizer for the same prediction."""
 
@@ -269,11 +289,8 @@ class _Renew:
         self._hidden = hidden
 
     def __call__(self) -> Prediction:
-        device = self._trigger.device.type
-        if torch.is_autocast_enabled(device):
-            with torch.autocast(device, enabled=False):
-                return self._interface.ask(self._trigger, self._context, self._hidden)
-        return self._interface.ask(self._trigger, self._context, self._hidden)
+        with full_precision(self._trigger.device.type):
+            return self._interface.ask(self._trigger, self._context, self._hidden)
 
 
 class _Again:
