@@ -9,6 +9,7 @@ import torch
 from torch import nn, Tensor
 from torch.utils.hooks import RemovableHandle
 
+from ._compile import Compiled
 from ._delivery import goes_on
 from ._eager import Eager
 from ._first_run import FirstRun
@@ -63,6 +64,7 @@ class Cuts:
         self.schedule = schedule
         self.traced = eager or (probe is not None and probe.balances)
         self.plan: list[Part] = []
+        self.compiled: Compiled | None = None
         self.sites: dict[str, Site] = {site.name: site for site in sites}
         self.likes: dict[str, Like] = {}  # what the interfaces were made for
         self.input_like: Like | None = None
@@ -103,6 +105,8 @@ class Cuts:
         self.rest()
         self._closed = True
         self.first_run = None
+        if self.compiled is not None:
+            self.compiled.remove()
         self.interfaces.clear()
         self.learner.close()
 
@@ -113,6 +117,16 @@ class Cuts:
         if self._handles:
             self.remove()
             self.register()
+        if self.compiled is not None:
+            self.compiled.apply(self.sites)
+
+    def compile(self, options: dict[str, Any]) -> None:
+        """Compile what lies between the cuts, as soon as they are known."""
+        if self.compiled is not None:
+            self.compiled.remove()
+        self.compiled = Compiled(self.network, options)
+        if self.first_run is None:
+            self.compiled.apply(self.sites)
 
     def build(self, site: Site, output: Tensor) -> Interface:
         """An interface for a place, not yet in use."""

@@ -174,6 +174,17 @@ class DNI(nn.Module):
             self._windows.rest()
         return self
 
+    def compile(self, **options: Any) -> None:
+        """Compile the modules that lie between cuts, each by itself; results stay the same.
+
+        The cuts, where Python runs, stay outside, and so do single layers. Happens when such a
+        module first runs; :meth:`unwrap` takes it back.
+
+        Args:
+            options: Of ``torch.compile``.
+        """
+        self._cuts.compile(options)
+
     def unwrap(self) -> nn.Module:
         """Give the bare network back as it was: no hook, attribute or parameter is left in it."""
         self._windows.close()
