@@ -6,16 +6,22 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from tasks import record
 from tasks.options import TaskError
 
-from . import choices, memory, overhead
+from . import choices, memory, overhead, widths
 from .measure import machine
 
-BENCHMARKS = {"overhead": overhead, "choices": choices, "memory": memory}
+BENCHMARKS: dict[str, Any] = {
+    "overhead": overhead,
+    "choices": choices,
+    "memory": memory,
+    "widths": widths,
+}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -25,6 +31,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, help="threads on the CPU")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
+    parser.add_argument("--plot", type=Path, metavar="DIR", help="draw NAME.png there, where drawn")
     options = parser.parse_args(argv)
     for name in options.names:
         if name not in BENCHMARKS:
@@ -40,6 +47,8 @@ def main(argv: list[str] | None = None) -> int:
             parser.error(f"{name}: {error}")
         print(f"\n{name}: {(BENCHMARKS[name].__doc__ or '').splitlines()[0]}\n\n{text}")
         figures[name] = found
+        if options.plot and hasattr(BENCHMARKS[name], "picture"):
+            record.replace(options.plot / f"{name}.png", BENCHMARKS[name].picture(found))
     if options.json:
         record.replace(options.json, (json.dumps(figures, indent=2) + "\n").encode())
     return 0

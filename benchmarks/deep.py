@@ -66,12 +66,17 @@ class Kind(NamedTuple):
     hidden: int
 
 
-def _mlp(depth: int, width: int = 512) -> Deep:
-    blocks: list[nn.Module] = [
-        Residual(nn.LayerNorm(width), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width))
-        for _ in range(depth)
-    ]
-    return Deep(nn.Linear(width, width), blocks, width)
+def mlp(width: int, batch: int, hidden: int) -> Kind:
+    """Residual blocks of two linear layers behind a layer norm."""
+
+    def block() -> nn.Module:
+        wide, narrow = nn.Linear(width, width), nn.Linear(width, width)
+        return Residual(nn.LayerNorm(width), wide, nn.ReLU(), narrow)
+
+    def build(depth: int) -> Deep:
+        return Deep(nn.Linear(width, width), [block() for _ in range(depth)], width)
+
+    return Kind(build, (batch, width), hidden)
 
 
 def _cnn(depth: int, width: int = 32) -> Deep:
@@ -96,7 +101,7 @@ def _transformer(depth: int, width: int = 128) -> Deep:
 
 
 KINDS = {
-    "MLP, width 512, batch 256": Kind(_mlp, (256, 512), 64),
+    "MLP, width 512, batch 256": mlp(512, 256, 64),
     "CNN, 32 channels, 16 x 16, batch 32": Kind(_cnn, (32, 3, 16, 16), 16),
     "transformer, width 128, 32 positions, batch 16": Kind(_transformer, (16, 32, 16), 32),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from typing import Any
 
 import torch
@@ -42,7 +43,6 @@ def run(device: str, depths: tuple[int, ...] = DEPTHS, blocks: int = 5) -> tuple
 
 def _peaks(kind: deep.Kind, depth: int, way: str, device: str) -> tuple[int, int]:
     one = deep.contestant(kind, depth, way, device)
-    optimizers = [*one.optimizers]
     if device != "cpu":
         before = torch.cuda.memory_allocated(device)
         torch.cuda.reset_peak_memory_stats(device)
@@ -52,6 +52,38 @@ def _peaks(kind: deep.Kind, depth: int, way: str, device: str) -> tuple[int, int
         most = torch.cuda.max_memory_allocated(device) - before
         return most, most
     found = [
-        live.peaks(one.step, one.network, one.synthesizers, optimizers) for _ in range(_MEASURED)
+        live.peaks(one.step, one.network, one.synthesizers, one.optimizers)
+        for _ in range(_MEASURED)
     ]
     return max(alone for alone, _ in found), max(together for _, together in found)
+
+
+def picture(figures: list[dict[str, Any]]) -> bytes:
+    """Peaks and step times over depth as PNG, a column for each kind of network."""
+    # Takes half a second to import.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    networks = list(dict.fromkeys(row["network"] for row in figures))
+    figure = Figure(figsize=(4.4 * len(networks), 6.4), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(2, len(networks), squeeze=False)
+    for column, network in enumerate(networks):
+        for way in deep.WAYS:
+            rows = [row for row in figures if (row["network"], row["way"]) == (network, way)]
+            depths = [row["blocks"] for row in rows]
+            peaks = [row["activation_bytes"] / _MIB for row in rows]
+            axes[0][column].plot(depths, peaks, marker=".", label=way)
+            axes[1][column].plot(depths, [row["ratio"] for row in rows], marker=".", label=way)
+        axes[0][column].set(title=network, ylabel="activations at the peak, MiB", ylim=(0, None))
+        axes[1][column].set(
+            xlabel="blocks", ylabel="step time / backpropagation's", ylim=(0.5, None)
+        )
+        for row in axes:
+            row[column].grid(alpha=0.3)
+            row[column].set_xscale("log", base=2)
+            row[column].set_xticks(depths, [str(depth) for depth in depths])
+    axes[0][0].legend()
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110)
+    return buffer.getvalue()

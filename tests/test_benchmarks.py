@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from benchmarks import choices, window_figures, windows
+from benchmarks import choices, deep, live, memory, widths, window_figures, windows
 from benchmarks.__main__ import main
 from benchmarks.measure import steps
 from benchmarks.overhead import by_hand, network
@@ -109,3 +109,50 @@ def test_every_mode_is_told_at_its_best_learning_rate(tmp_path, capsys):
     told = [line.split() for line in capsys.readouterr().out.splitlines()[2:]]
     assert [line[2:5] for line in told] == [["bptt", "0.01", "1.50"], ["dni", "0.001", "3.00"]]
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_memory_over_depth(monkeypatch, tmp_path, capsys):
+    small = {"small": deep.mlp(16, 64, 4)}
+    monkeypatch.setattr(deep, "KINDS", small)
+    monkeypatch.setattr(memory, "DEPTHS", (4, 8))
+    run = memory.run
+    monkeypatch.setattr(memory, "run", lambda device: run(device, (4, 8), blocks=1))
+    argv = ["memory", "--json", str(tmp_path / "figures.json"), "--plot", str(tmp_path)]
+    assert main(argv) == 0
+    figures = json.loads((tmp_path / "figures.json").read_text())["memory"]
+    bytes_ = {(row["way"], row["blocks"]): row["activation_bytes"] for row in figures}
+    assert {way for way, _ in bytes_} == {*deep.WAYS}
+    # A block keeps what its norm takes, what its linear layers take, and no more.
+    one = 64 * 16 * 4
+    grows = bytes_["backpropagation", 8] - bytes_["backpropagation", 4]
+    assert 12 * one <= grows < 14 * one
+    for way in ("eager", "local"):
+        assert bytes_[way, 8] - bytes_[way, 4] < one / 4
+    assert bytes_["default", 8] >= bytes_["backpropagation", 8]
+    assert (tmp_path / "memory.png").read_bytes().startswith(b"\x89PNG")
+    assert "activations, MiB" in capsys.readouterr().out
+
+
+def test_live_bytes_by_hand():
+    network = torch.nn.Module()
+    network.weight = torch.nn.Parameter(torch.zeros(8, 8))
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+
+    def step():
+        a = torch.ones(1000)
+        b = a * 2
+        del a
+        c = b + 1
+        del b, c
+        (network.weight * torch.ones(8, 8)).sum().backward()
+        optimizer.step()
+
+    alone, together = live.peaks(step, network, [], [optimizer])
+    assert 8000 <= alone < 8000 + 100
+    assert together >= alone
+
+
+def test_synthesizers_over_width():
+    text, figures = widths.run("cpu", widths=(8, 16), blocks=1)
+    assert [row["width"] for row in figures] == [8] * 5 + [16] * 5
+    assert "eager, hidden 64" in text
