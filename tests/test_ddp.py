@@ -21,26 +21,26 @@ def loss(output):
     return output.square().mean()
 
 
-def work(rank, folder, inside, bp_lambda):
+def work(rank, folder, inside, bp_lambda, eager):
     # A test's processes speak on the loopback interface alone.
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     torch.set_num_threads(1)
     distributed.init_process_group(
         "gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2
     )
-    train(rank, folder, inside, bp_lambda)
+    train(rank, folder, inside, bp_lambda, eager)
     # A rank that ends while the other still speaks with it, or holds the group, may abort.
     gc.collect()
     distributed.barrier()
     distributed.destroy_process_group()
 
 
-def train(rank, folder, inside, bp_lambda):
+def train(rank, folder, inside, bp_lambda, eager):
     bare = network()
     if inside:
-        net = DNI(DistributedDataParallel(bare), bp_lambda=bp_lambda)
+        net = DNI(DistributedDataParallel(bare), bp_lambda=bp_lambda, eager=eager)
     else:
-        net = DistributedDataParallel(DNI(bare, bp_lambda=bp_lambda))
+        net = DistributedDataParallel(DNI(bare, bp_lambda=bp_lambda, eager=eager))
     opt = torch.optim.SGD(bare.parameters(), lr=0.1)
     for step in range(4):
         opt.zero_grad()
@@ -56,7 +56,7 @@ def train(rank, folder, inside, bp_lambda):
 @pytest.mark.parametrize("inside", [True, False])
 @pytest.mark.parametrize("bp_lambda", [0.0, 1.0])
 def test_ranks_stay_together(inside, bp_lambda, tmp_path):
-    multiprocessing.spawn(work, (str(tmp_path), inside, bp_lambda), nprocs=2)
+    multiprocessing.spawn(work, (str(tmp_path), inside, bp_lambda, eager), nprocs=2)
     first, second = (torch.load(tmp_path / str(rank), weights_only=True) for rank in (0, 1))
     assert [name.removeprefix("module.") for name in first["cuts"]] == ["1", "3"]
     for a, b in zip(first["parameters"], second["parameters"], strict=True):
