@@ -54,8 +54,8 @@ def train(rank, folder, inside, bp_lambda, eager):
 
 @pytest.mark.skipif(not distributed.is_gloo_available(), reason="torch was built without gloo")
 @pytest.mark.parametrize("inside", [True, False])
-@pytest.mark.parametrize("bp_lambda", [0.0, 1.0])
-def test_ranks_stay_together(inside, bp_lambda, tmp_path):
+@pytest.mark.parametrize(("bp_lambda", "eager"), [(0.0, False), (1.0, False), (0.0, True)])
+def test_ranks_stay_together(inside, bp_lambda, eager, tmp_path):
     multiprocessing.spawn(work, (str(tmp_path), inside, bp_lambda, eager), nprocs=2)
     first, second = (torch.load(tmp_path / str(rank), weights_only=True) for rank in (0, 1))
     assert [name.removeprefix("module.") for name in first["cuts"]] == ["1", "3"]
