@@ -13,10 +13,10 @@ from ._delivery import Delivery, go_on, Kept
 from ._graph import Chain
 from .context import Context
 from .interfaces import BackwardInterface
+from .interfaces._again import full_precision
 from .interfaces._backward import Terms
 from .interfaces._learner import Learner
 from .interfaces._predictions import Lesson, Prediction
-from .interfaces._unidirectional import full_precision
 
 
 class Register(Protocol):

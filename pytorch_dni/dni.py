@@ -212,7 +212,7 @@ class DNI(nn.Module):
     def stats(self, direction: str = "backward") -> dict[str, InterfaceStats]:
         """Loss, cosine, norm ratio and updates of every interface, by qualified name.
 
-        Running means over about the last hundred updates; reading them waits for the device.
+        Means over about the last hundred updates; reading them waits for the device.
 
         Args:
             direction: ``"backward"`` tells of gradients, ``"forward"`` (with ``unlock="full"``) of
@@ -262,8 +262,7 @@ class DNI(nn.Module):
     def observe(self, losses: Tensor) -> None:
         """For :class:`Critic_DNI`: the losses of the window that has just run, for each sample.
 
-        Comes between the forward and the backward pass. Their sum is to be the window's loss: for
-        a mean over the batch, give each sample's loss divided by their number.
+        As :meth:`CriticInterface.observe`, between the forward and the backward pass.
 
         Args:
             losses: ``(batch,)``.

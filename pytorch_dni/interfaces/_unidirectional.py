@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -14,6 +13,7 @@ from ..context import Context, current_context
 from ..errors import CheckpointError, DNIError, SynthesizerError
 from ..synthesizers import DNI_Network
 from ..synthesizers.base import Hidden
+from ._again import Again, full_precision, Renew
 from ._deferred import current_scope
 from ._learner import Learner, OptimizerFactory
 from ._predictions import Lesson, Prediction, RegressedMessage
@@ -169,7 +169,7 @@ class UnidirectionalInterface(nn.Module):
         with torch.no_grad(), full_precision(message.device.type):
             self.hidden = prediction.hidden
             lesson = prediction.learn(message, counts=counts)
-        return lesson._replace(again=_Again(prediction, message, counts))
+        return lesson._replace(again=Again(prediction, message, counts))
 
     def check(self, trigger: Tensor, context: Context | None) -> None:
         """Raise :class:`DNIError` where the trigger or the context does not fit."""
@@ -187,7 +187,7 @@ class UnidirectionalInterface(nn.Module):
         """
         if context is None and self.context_size is not None:
             self.check(trigger, context)
-        renew = _Renew(self, trigger.detach().to(self.dtype), context, self.hidden)
+        renew = Renew(self, trigger.detach().to(self.dtype), context, self.hidden)
         prediction = renew()
         prediction.renew = renew
         return prediction
@@ -264,43 +264,3 @@ class UnidirectionalInterface(nn.Module):
         if self.scale is not None:
             self.scale.load_state_dict(state["scale"])
         self.hidden = state["hidden"]
-
-
-def full_precision(device: str) -> AbstractContextManager[object]:
-    """Outside of autocast: synthesizers are small, and keep their type."""
-    if torch.is_autocast_enabled(device):
-        return torch.autocast(device, enabled=False)
-    return nullcontext()
-
-
-class _Renew:
-    """Asks a synthesizer for the same prediction."""
-
-    def __init__(
-        self,
-        interface: UnidirectionalInterface,
-        trigger: Tensor,
-        context: Context | None,
-        hidden: Hidden,
-    ) -> None:
-        self._interface = interface
-        self._trigger = trigger
-        self._context = context
-        self._hidden = hidden
-
-    def __call__(self) -> Prediction:
-        with full_precision(self._trigger.device.type):
-            return self._interface.ask(self._trigger, self._context, self._hidden)
-
-
-class _Again:
-    """Gives a synthesizer the same lesson."""
-
-    def __init__(self, prediction: Prediction, message: Tensor, counts: Tensor | None) -> None:
-        self._renew = prediction.renew
-        self._message = message
-        self._counts = counts
-
-    def __call__(self) -> Lesson:
-        with torch.no_grad():
-            return self._renew().learn(self._message, again=True, counts=self._counts)

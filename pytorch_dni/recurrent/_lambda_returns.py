@@ -84,7 +84,7 @@ class LambdaReturns(Horizon):
             told = self.told(key, left)
             if key in after:
                 known = left.how.factor * after[key].to(told)
-                told = ((1 - self._lambda) * told + self._lambda * known) * left.alive
+                told = (1 - self._lambda) * told + self._lambda * known
             if key in after or left.how.skip:
                 more[key] = told - left.sent  # that has been through
         received = dict(record.received)
