@@ -13,13 +13,14 @@ import torch
 from tasks import record
 from tasks.options import TaskError
 
-from . import choices, memory, overhead, widths
+from . import choices, memory, overhead, speed, widths
 from .measure import machine
 
 BENCHMARKS: dict[str, Any] = {
     "overhead": overhead,
     "choices": choices,
     "memory": memory,
+    "speed": speed,
     "widths": widths,
 }
 

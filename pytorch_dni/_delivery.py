@@ -27,7 +27,7 @@ class Kept:
     def __init__(self, interface: UnidirectionalInterface) -> None:
         self.lesson = Lesson()
         self._interface = interface
-        self._parameters = [*interface.synthesizer.parameters()]
+        self._parameters = interface.weights
         self._before: list[Tensor | None] = []
         self._taken: list[Tensor | None] = []
         self._then: tuple[Any, ...]
@@ -35,17 +35,13 @@ class Kept:
 
     def __enter__(self) -> Kept:
         self._then = self._interface.now()
-        self._before = [parameter.grad for parameter in self._parameters]
-        for parameter in self._parameters:
-            parameter.grad = None
+        self._before = _swap(self._parameters, [None] * len(self._parameters))
         return self
 
     def __exit__(self, *error: object) -> None:
         self._after = self._interface.now()
         self._interface.back(self._then)
-        self._taken = [parameter.grad for parameter in self._parameters]
-        for parameter, grad in zip(self._parameters, self._before, strict=True):
-            parameter.grad = grad
+        self._taken = _swap(self._parameters, self._before)
         self._before = []
 
     def give(self) -> Lesson:
@@ -55,6 +51,16 @@ class Kept:
             if grad is not None:
                 parameter.grad = grad if parameter.grad is None else parameter.grad + grad
         return self.lesson
+
+
+def _swap(parameters: Sequence[Tensor], grads: Sequence[Tensor | None]) -> list[Tensor | None]:
+    """Give parameters other gradients; returns those that they had."""
+    before = []
+    for parameter, grad in zip(parameters, grads, strict=True):
+        before.append(parameter.grad)
+        if grad is not before[-1]:
+            parameter.grad = grad
+    return before
 
 
 class Delivery:

@@ -48,26 +48,27 @@ def walk(starts: Iterable[Node], ends: Iterable[Node], mark: object) -> Reached:
         if node in ends:
             met.add(node)
             continue
-        leaf = getattr(node, "variable", None)
-        if leaf is not None:
-            leaves.append(leaf)
+        functions = node.next_functions
+        if not functions:  # a leaf's: the only one that leads nowhere, where gradients are wanted
+            leaf = getattr(node, "variable", None)
+            if leaf is not None:
+                leaves.append(leaf)
             continue
-        behind = [after for after, _ in node.next_functions if after is not None]
-        if not _cast(node, behind):
+        if len(functions) > 1 or not _cast(node):
             metadata = cast("dict[str, object]", node.metadata)
             if metadata.get(_MARK) is mark:
                 passed = True
                 continue
             metadata[_MARK] = mark
-        for after in behind:
-            if after not in seen:
+        for after, _ in functions:
+            if after is not None and after not in seen:
                 seen.add(after)
                 stack.append(after)
     return Reached(leaves, met, passed)
 
 
-def _cast(node: Node, behind: list[Node]) -> bool:
-    return len(behind) == 1 and hasattr(behind[0], "variable") and node.name().startswith("ToCopy")
+def _cast(node: Node) -> bool:
+    return node.name().startswith("ToCopy") and hasattr(node.next_functions[0][0], "variable")
 
 
 class Chain:

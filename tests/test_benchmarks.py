@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from benchmarks import choices, deep, live, memory, widths, window_figures, windows
+from benchmarks import choices, deep, live, memory, speed, widths, window_figures, windows
 from benchmarks.__main__ import main
 from benchmarks.measure import steps
 from benchmarks.overhead import by_hand, network
@@ -156,3 +156,11 @@ def test_synthesizers_over_width():
     text, figures = widths.run("cpu", widths=(8, 16), blocks=1)
     assert [row["width"] for row in figures] == [8] * 5 + [16] * 5
     assert "eager, hidden 64" in text
+
+
+def test_speed_by_threads():
+    before = torch.get_num_threads()
+    _, figures = speed.run("cpu", depth=3, width=8, blocks=1)
+    assert {row["way"] for row in figures} == {*deep.WAYS}
+    assert {row["threads"] for row in figures} == {before, 1}
+    assert torch.get_num_threads() == before

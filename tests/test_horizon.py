@@ -18,6 +18,7 @@ from pytorch_dni import (
     SynthesizerError,
     TemporalInterface,
 )
+from pytorch_dni.recurrent._traces import Traces
 
 LAMBDA, FACTOR = 0.7, 0.8
 
@@ -201,6 +202,62 @@ def test_traces_add_up_to_lambda_returns(name, num_layers, ends):
         wanted = [w + g for w, g in zip(wanted, grads, strict=True)]
     for ours, theirs in zip(sums(net), wanted, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-8, atol=1e-12)
+
+
+def test_traces_begin_anew_behind_a_window_that_was_not_backpropagated():
+    bare, net = wrapped("gru", "traces", lambda_=LAMBDA)
+    pairs = data(windows=7)
+    states, state = run(net, pairs[:3])
+    states.append(state)
+    _, state = net(pairs[3][0], state)  # no backward pass
+    more, state = run(net, pairs[4:], state.detach())
+    net(pairs[0][0], state)
+    synthesizer = net.interfaces["core.state"].synthesizer
+    predict = lambda s: synthesizer(s, None)[0].detach()  # noqa: E731
+    wanted = [torch.zeros_like(p) for p in synthesizer.parameters()]
+    for begun, part in ((states[1:3], pairs[1:3]), (more, pairs[4:])):
+        goals = returns(bare, begun, part, predict, LAMBDA, FACTOR, "gru", None)
+        for one, goal in zip(begun, goals, strict=True):
+            output = synthesizer(side_by_side(one, "gru").detach(), None)[0]
+            grads = torch.autograd.grad(F.mse_loss(output, goal), [*synthesizer.parameters()])
+            wanted = [w + g for w, g in zip(wanted, grads, strict=True)]
+    for ours, theirs in zip(sums(net), wanted, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-8, atol=1e-12)
+
+
+@pytest.mark.parametrize("target", ["returns", "traces"])
+def test_a_window_that_was_left_alone_learns_with_what_it_was_not_sent(target, monkeypatch):
+    taught = []
+    teach, trace = TemporalInterface.teach, Traces._teach
+
+    def noted(self, state, context, true, counts):
+        taught.append(true)
+        return teach(self, state, context, true, counts)
+
+    def traced(self, kept, targets):
+        taught.extend(targets.values())
+        trace(self, kept, targets)
+
+    monkeypatch.setattr(TemporalInterface, "teach", noted)
+    monkeypatch.setattr(Traces, "_teach", traced)
+    torch.manual_seed(1)
+    bare = Sequence(nn.GRU).double()
+    future = Future(FACTOR, None, probe=3, guard=False, target=target, windows=2, lambda_=0.5)
+    net = DNI(copy.deepcopy(bare), future=future, dni_network=Linear_DNI,
+              dni_params={"norm": None}, grad_optim="sgd", grad_lr=0.3)  # fmt: skip
+    pairs = data(windows=3)
+    states, state = run(net, pairs)
+    interface = net.interfaces["core.state"]
+    for parameter in interface.synthesizer.parameters():
+        nn.init.normal_(parameter, std=0.5)  # it starts at zero: nothing would be told
+    told = interface.foretell(side_by_side(state, "gru").detach(), None)
+    net(pairs[0][0], state)
+    leaf = side_by_side(states[2], "gru").detach().requires_grad_()
+    out, last = bare(pairs[2][0], unjoined(leaf, states[2], "gru"))
+    total = window_loss(out, pairs[2][1]) + (FACTOR * told * side_by_side(last, "gru")).sum()
+    (goal,) = torch.autograd.grad(total, leaf)
+    torch.testing.assert_close(taught[-1], goal, rtol=1e-9, atol=1e-13)
+    assert told.any()
 
 
 @pytest.mark.parametrize("target", [{"target": "returns", "windows": 1}, {"target": "traces"}])

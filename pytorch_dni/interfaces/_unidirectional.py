@@ -73,6 +73,8 @@ class UnidirectionalInterface(nn.Module):
             # No submodule: the user's optimizer is not to see parameters that train themselves.
             object.__setattr__(self, "synthesizer", synthesizer.train())
         self.trains_itself = optim is not None
+        # Looking them up through the modules takes longer than a small kernel.
+        self.weights: list[nn.Parameter] = [*synthesizer.parameters()]
         self.name = name
         self.context_size: int | None = (
             getattr(synthesizer, "context_dim", None) if context_size is None else context_size
@@ -167,7 +169,8 @@ class UnidirectionalInterface(nn.Module):
         message = message.detach().to(self.dtype)
         # A backward pass may run in the scope of the forward pass, too.
         with torch.no_grad(), full_precision(message.device.type):
-            self.hidden = prediction.hidden
+            if self.hidden is not prediction.hidden:
+                self.hidden = prediction.hidden  # a module's attributes are slow to set
             lesson = prediction.learn(message, counts=counts)
         return lesson._replace(again=Again(prediction, message, counts))
 
@@ -203,7 +206,9 @@ class UnidirectionalInterface(nn.Module):
 
     def back(self, then: tuple[Any, ...]) -> None:
         """Be as at another time."""
-        moments, scale, self.hidden = then
+        moments, scale, hidden = then
+        if self.hidden is not hidden:
+            self.hidden = hidden
         self.moments.back(moments)
         if self.scale is not None:
             self.scale.back(scale)

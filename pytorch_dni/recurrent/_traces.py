@@ -111,7 +111,7 @@ class Traces(Horizon):
             trace = self._traces.get(key)
             if trace is None or len(trace) != len(own) or trace.shape[1] != joined.shape[1]:
                 trace = own.new_zeros(len(own), joined.shape[1], own.shape[2])
-            trace[:, place : place + error.shape[1]] += own * ~state.dead.view(-1, 1, 1)
+            trace[:, place : place + error.shape[1]] += own
             self._traces[key] = trace
             place += error.shape[1]
             _add(perceptron, torch.einsum("bsp,bs->p", trace, joined))
