@@ -71,6 +71,7 @@ class Cuts:
         self._recipe = recipe
         self._handles: list[RemovableHandle] = []
         self._closed = False
+        self._seen: set[str] = set()
 
     def register(self) -> None:
         """Put hooks into the network: those of the cuts, or of a first run to place them."""
@@ -197,13 +198,14 @@ class Cuts:
         if activation is None or not activation.requires_grad:
             return None
         interface = self.interfaces.get(name)
-        first = interface is None
         if interface is None:
             interface = self.build(self.sites[name], activation)
         self.check(interface, activation)
-        if first:
+        if name not in self.interfaces:
             self.add(interface, name, activation)
-        copy = first or name in self.copied
+        # The first time nobody knows yet whether what follows changes the activation in place.
+        copy = name not in self._seen or name in self.copied
+        self._seen.add(name)
         if self.eager is not None and self.eager.running:
             assert isinstance(interface, BackwardInterface)
             crossed = self.eager.cut(name, interface, activation, context, copy)

@@ -214,10 +214,10 @@ class Eager:
 def _gradients(
     output: Tensor, inputs: Sequence[Tensor | GradientEdge], grad: Tensor
 ) -> list[Tensor | None]:
-    """Backpropagate through a part; hooks of leaves wait for what is handed over later."""
+    """Backpropagate through a part; hooks of tensors wait for what is handed over later."""
     hooked = []
     for leaf in inputs:
-        hooks = leaf._backward_hooks if isinstance(leaf, Tensor) and leaf.is_leaf else None
+        hooks = leaf._backward_hooks if isinstance(leaf, Tensor) else None
         if hooks:
             hooked.append((hooks, dict(hooks)))
             hooks.clear()

@@ -116,6 +116,8 @@ class FirstRun:
     def _trace(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         network, probe, graph = self._cuts.network, self._probe, self._cuts.traced
         self._cuts.enter(args, kwargs)
+        probe.calls.clear()
+        probe.cost.total = probe.cost.products = 0
         modes = {module: module.training for module in network.modules()}
         handles = [
             module.register_forward_hook(_RecordHook(probe, name))

@@ -231,19 +231,38 @@ def test_frozen_parameters():
 
 
 def test_an_input_that_needs_a_gradient_gets_it():
-    made = nets("mlp", example_input=ZOO["mlp"].input())
     grads = []
-    for net in made:
+    for net in nets("mlp", example_input=ZOO["mlp"].input()):
         torch.manual_seed(7)
         train(net, [ZOO["mlp"].input() for _ in range(5)], ZOO["mlp"].loss)
         leaf = torch.ones(5, 6, requires_grad=True)
         made_from = torch.full((5, 6), 0.5, requires_grad=True)
         net(leaf).sum().backward()
-        net(made_from * 2).sum().backward()
+        made = made_from * 2
+        made.register_hook(lambda grad: grad * 3)
+        net(made).sum().backward()
         grads.append((leaf.grad, made_from.grad))
     for ours, theirs in zip(*grads, strict=True):
         torch.testing.assert_close(ours, theirs)
         assert ours.any()
+
+
+@pytest.mark.parametrize("eager", [False, True])
+def test_the_first_lesson_sees_the_activation_before_it_is_changed_in_place(eager):
+    seen = []
+
+    class Sees(Linear_DNI):
+        def forward(self, input, hidden):
+            seen.append(input)
+            return super().forward(input, hidden)
+
+    torch.manual_seed(0)
+    net = DNI(ZOO["functional"].build(), layers="first", eager=eager, dni_network=Sees,
+              example_input=ZOO["functional"].input())  # fmt: skip
+    x = ZOO["functional"].input()
+    wanted = net.network.first.weight.detach() @ x.t() + net.network.first.bias.detach()[:, None]
+    ZOO["functional"].loss(net(x)).backward()
+    torch.testing.assert_close(seen[-1], wanted.t())
 
 
 def test_autocast():
