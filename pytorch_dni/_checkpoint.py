@@ -54,6 +54,7 @@ def load(cuts: Cuts, windows: Windows, state: dict[str, Any], learner: Learner) 
         for name, saved in state["interfaces"].items():
             built[name] = cuts.build(sites[name], zeros(saved["like"], device))
             built[name].load_state_dict(saved["state"])
+        plan = [Part(*part) for part in state["plan"]]
         states = _saved.rebuilt(windows, state["windows"], device)
         for name in state["learner"]["order"]:
             {**built, **states}[name].taught_by(learner)
@@ -73,7 +74,7 @@ def load(cuts: Cuts, windows: Windows, state: dict[str, Any], learner: Learner) 
     if state["bp_lambda"] is not None and not callable(cuts.bp_lambda):
         cuts.bp_lambda = state["bp_lambda"]
     cuts.learner = learner
-    cuts.plan = [Part(*part) for part in state["plan"]]
+    cuts.plan = plan
     _saved.become(windows, state["windows"], states, learner, device)
     if state["placed"]:
         cuts.install(sites.values())

@@ -11,6 +11,7 @@ from torch.autograd.function import once_differentiable
 
 from .errors import DNIError
 from .interfaces._predictions import Lesson
+from .interfaces._tie import tie
 from .interfaces._unidirectional import UnidirectionalInterface
 
 
@@ -91,8 +92,7 @@ class Delivery:
             collect: Takes the lessons.
         """
         self._collect = collect
-        out = _Deliver.apply(self, len(outputs), *outputs, *self.grads)  # type: ignore[no-untyped-call]
-        return [*out]
+        return [*tie(outputs, self.grads, self.hand_over)]
 
     def hand_over(self) -> list[Tensor]:
         """The gradients, once.
@@ -111,20 +111,6 @@ class Delivery:
         # Nobody else may hold them: then they become the parameters' own, and are not copied.
         grads, self.grads, self.lessons = [*self.grads.values()], {}, []
         return grads
-
-
-class _Deliver(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, delivery: Delivery, count: int, *tensors: Tensor) -> tuple[Tensor, ...]:
-        ctx.delivery = delivery
-        ctx.set_materialize_grads(False)
-        # Copies, no views: what follows may change them in place.
-        return tuple(tensor.clone() for tensor in tensors[:count])
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
-        return (None, None, *grads, *ctx.delivery.hand_over())
 
 
 class Crossing(Protocol):

@@ -193,7 +193,9 @@ class Eager:
             if not outputs or last is None:
                 return outputs
             last[0].waits = False
-            self._chain.part("", [cast(Node, output.grad_fn) for output in outputs])
+            # A parameter that is returned as it is was made by nothing.
+            made = [output.grad_fn for output in outputs if output.grad_fn is not None]
+            self._chain.part(None, made)
         finally:
             self._forget()
         return delivery.behind(outputs, self._cuts.learner.collect)

@@ -178,7 +178,7 @@ def check_separation(
             chain.cut(call.name, call.node)
     nodes = [output.grad_fn for output in outputs if output.grad_fn is not None]
     if nodes:
-        chain.part("", nodes)
+        chain.part(None, nodes)
 
 
 def _forgotten(saved: Any) -> Any:

@@ -84,8 +84,8 @@ class Chain:
         self._last: tuple[str, Node] | None = None
         self._names: set[str] = set()
 
-    def part(self, name: str, ends: Iterable[Node]) -> Reached:
-        """A part that ends with the cut of that name, or at the network's output (no name).
+    def part(self, name: str | None, ends: Iterable[Node]) -> Reached:
+        """A part that ends with the cut of that name, or at the network's output (None).
 
         Raises:
             DNIError: It is connected to the parts before otherwise than through the last cut.
@@ -104,7 +104,8 @@ class Chain:
                 "connection, a branch, an output of its own). Cut where everything goes through "
                 "one activation (layers=N, a number, finds such places), or leave eager away"
             )
-        self._names.add(name)
+        if name is not None:
+            self._names.add(name)
         return reached
 
     def cut(self, name: str, node: Node) -> None:

@@ -218,6 +218,38 @@ def test_hooks_of_parameters_run_once_and_change_what_arrives():
     agree(*made)
 
 
+@pytest.mark.parametrize("options", [{"recursive": False}, {"layers": ["0", "4"]}])
+def test_a_cut_at_the_very_end(options):
+    torch.manual_seed(5)
+    inputs = [ZOO["mlp"].input() for _ in range(10)]
+    torch.manual_seed(0)
+    network, made = ZOO["mlp"].build(), []
+    for eager in (False, True):
+        torch.manual_seed(3)
+        example = {} if "recursive" in options else {"example_input": inputs[0]}
+        made.append(DNI(copy.deepcopy(network), eager=eager, **options, **example))
+    for net in made:
+        train(net, inputs, ZOO["mlp"].loss)
+    agree(*made)
+
+
+def test_a_parameter_that_is_returned_as_it_is():
+    class Policy(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body, self.head = nn.Linear(6, 8), nn.Linear(8, 2)
+            self.spread = nn.Parameter(torch.ones(2))
+
+        def forward(self, x):
+            return self.head(torch.relu(self.body(x))), self.spread
+
+    net = DNI(Policy(), layers="body", eager=True)
+    for _ in range(2):
+        mean, spread = net(torch.randn(4, 6))
+        (mean * spread).square().sum().backward()
+    assert all(p.grad is not None for p in net.parameters())
+
+
 def test_frozen_parameters():
     torch.manual_seed(5)
     inputs = [ZOO["mlp"].input() for _ in range(10)]

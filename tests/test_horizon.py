@@ -105,7 +105,13 @@ def lessons(monkeypatch):
         taught.append((state, true, counts))
         return teach(self, state, context, true, counts)
 
+    def ended(self, state, context, counts):
+        taught.append((state, torch.zeros_like(state), counts))
+        return end(self, state, context, counts)
+
+    end = TemporalInterface.end_lesson
     monkeypatch.setattr(TemporalInterface, "teach", noted)
+    monkeypatch.setattr(TemporalInterface, "end_lesson", ended)
     return taught
 
 

@@ -98,7 +98,6 @@ class LambdaReturns(Horizon):
     def _end(self, ended: Mapping[str, Kept]) -> None:
         for key, kept in ended.items():
             interface = self._interface(key)
-            if interface.scale is None or interface.scale.count:
-                zero = torch.zeros_like(kept.state, dtype=interface.dtype)
-                lesson = interface.teach(kept.state, kept.context, zero, ~kept.dead)
+            lesson = interface.end_lesson(kept.state, kept.context, ~kept.dead)
+            if lesson is not None:
                 interface.learner.teach([lesson])

@@ -112,15 +112,17 @@ class Rerun:
         """Run; the network's hooks are to call :meth:`take` and :meth:`give`."""
         buffers = [(buffer, buffer.clone()) for buffer in self._network.buffers()]
         cpu, devices, states = self._record.random
-        with torch.random.fork_rng(devices=devices), torch.enable_grad():
-            torch.set_rng_state(cpu)
-            set_device_states(devices, states)
-            self._network(*self._record.args, **self._record.kwargs)
-            joined = {key: join(*state) for key, state in self._states.items()}
+        try:
+            with torch.random.fork_rng(devices=devices), torch.enable_grad():
+                torch.set_rng_state(cpu)
+                set_device_states(devices, states)
+                self._network(*self._record.args, **self._record.kwargs)
+                joined = {key: join(*state) for key, state in self._states.items()}
+        finally:
+            with torch.no_grad():
+                for buffer, before in buffers:
+                    buffer.copy_(before)
         self.last = {key: state for key, state in joined.items() if state.requires_grad}
-        with torch.no_grad():
-            for buffer, before in buffers:
-                buffer.copy_(before)
         return self
 
     def take(

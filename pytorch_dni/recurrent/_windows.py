@@ -15,13 +15,13 @@ from ..context import Context, current_context, refuse
 from ..errors import DNIError
 from ..interfaces._crossing import cross
 from ..interfaces._learner import Learner
+from ..interfaces._tie import tie
 from ._future import Future
 from ._hooks import EnterHook, GiveHook, LeaveHook, TakeHook
 from ._kept import Answer, Kept, Way, WindowCrossing
 from ._record import Rerun
 from ._site import Site
 from ._targets import horizon
-from ._tie import tie
 from .spec import join, split, StateSpec
 from .temporal import TemporalInterface
 

@@ -209,11 +209,19 @@ class TemporalInterface(BackwardInterface):
 
         Arguments are those of :meth:`learn_from`.
         """
+        lesson = self.end_lesson(state, context, counts)
+        if lesson is not None:
+            self.learner.collect(lesson)
+
+    def end_lesson(
+        self, state: Tensor, context: Context | None, counts: Tensor | None
+    ) -> Lesson | None:
+        """The lesson of a state that was not handed on; none while the prediction is zero."""
         if self.scale is not None and not self.scale.count:
-            return  # without a unit the prediction is zero as it is
+            return None  # there is no unit yet
         with torch.no_grad():
             prediction = self.predict(state, context)
-        self.learner.collect(self.lesson(prediction, torch.zeros_like(state), counts))
+        return self.lesson(prediction, torch.zeros_like(state), counts)
 
     def learn_from(
         self,

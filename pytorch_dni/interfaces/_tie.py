@@ -1,8 +1,8 @@
-"""States tied to a network's output: they get their gradients in its backward pass."""
+"""Tensors tied to a network's output: they get their gradients in its backward pass."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -11,13 +11,13 @@ from torch.autograd.function import once_differentiable
 
 
 def tie(
-    outputs: Sequence[Tensor], states: Sequence[Tensor], answer: Callable[[], list[Tensor]]
+    outputs: Sequence[Tensor], tensors: Iterable[Tensor], answer: Callable[[], list[Tensor]]
 ) -> tuple[Tensor, ...]:
-    """The outputs, in whose backward pass the states get the gradients that ``answer`` gives.
+    """The outputs, in whose backward pass the tensors get the gradients that ``answer`` gives.
 
-    Though the states are in no loss: one node has them and the outputs as its inputs.
+    Though these are in no loss: one node has them and the outputs as its inputs.
     """
-    tied: tuple[Tensor, ...] = _Tie.apply(answer, len(outputs), *outputs, *states)  # type: ignore[no-untyped-call]
+    tied: tuple[Tensor, ...] = _Tie.apply(answer, len(outputs), *outputs, *tensors)  # type: ignore[no-untyped-call]
     return tied
 
 
@@ -34,4 +34,5 @@ class _Tie(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
+        # What is handed over is held by nobody else: it may become a parameter's own gradient.
         return (None, None, *grads, *ctx.answer())
