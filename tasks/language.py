@@ -15,8 +15,7 @@ from tqdm import tqdm
 
 from pytorch_dni import DNIError, Future
 
-from . import options, record
-from .cells import CELLS
+from . import options, record, window_options
 from .language_runs import LanguageModel, MODES, Run, Text
 from .options import TaskError
 
@@ -34,32 +33,18 @@ def parser(task: str, description: str, *, hidden: int) -> options.Parser:
         help="folder with ptb.train.txt and its kin (default: ptb in DNI_DATA)")  # fmt: skip
     add("--mode", type=options.several(MODES), default=list(MODES), metavar="MODE,...",
         help=f"what to compare, of {', '.join(MODES)} (default: all)")  # fmt: skip
-    add("--window", type=options.number(int, 1), default=5, metavar="T",
-        help="steps of a window (default: %(default)s)")  # fmt: skip
-    add("--updates", type=options.number(int, 1), default=2000,
-        help="windows to learn from (default: %(default)s)")  # fmt: skip
-    add("--seconds", type=options.number(float, 0, above=True),
-        help="learn for so long instead, in each mode and seed")  # fmt: skip
+    window_options.add(
+        made,
+        window=5,
+        updates=2000,
+        hidden=hidden,
+        lr=2e-3,
+        synthesizer_hidden=256,
+        factor=Future().factor,
+        bound=Future().bound,
+    )
     add("--every", type=options.number(int, 1), default=500,
         help="updates between evaluations (default: %(default)s)")  # fmt: skip
-    add("--seed", type=options.seeds, default=[1], metavar="SEED,...", help="default: 1")
-    add("--cell", choices=[*CELLS], default="lstm", help="default: %(default)s")
-    add("--hidden", type=options.number(int, 1), default=hidden,
-        help="width of embedding and recurrent layer (default: %(default)s)")  # fmt: skip
-    add("--batch", type=options.number(int, 2), default=32,
-        help="streams of text at a time (default: %(default)s)")  # fmt: skip
-    add("--lr", type=options.number(float, 0, above=True), default=2e-3,
-        help="the network's learning rate (default: %(default)s)")  # fmt: skip
-    add("--clip", type=options.number(float, 0, above=True), default=1.0,
-        help="norm that gradients are clipped to (default: %(default)s)")  # fmt: skip
-    add("--grad-lr", type=options.number(float, 0, above=True), default=3e-3,
-        help="the synthesizers' learning rate (default: %(default)s)")  # fmt: skip
-    add("--synthesizer-hidden", type=options.number(int, 1), default=256,
-        help="width of the synthesizers (default: %(default)s)")  # fmt: skip
-    add("--factor", type=options.number(float, 0), default=Future().factor,
-        help="share of the synthetic gradient that is sent in (default: %(default)s)")  # fmt: skip
-    add("--bound", type=options.number(float, 0, above=True), default=Future().bound,
-        help="its length at most, in those of true ones (default: %(default)s)")  # fmt: skip
     add(
         "--device",
         type=options.device,

@@ -121,7 +121,8 @@ class Run:
         loss = F.cross_entropy(output.flatten(0, 1), asked.flatten())
         self._optimizer.zero_grad()
         loss.backward()
-        nn.utils.clip_grad_norm_(self.network.parameters(), self._args.clip)
+        if self._args.clip:
+            nn.utils.clip_grad_norm_(self.network.parameters(), self._args.clip)
         self._optimizer.step()
         if self._args.device.type != "cpu":
             torch.accelerator.synchronize(self._args.device)

@@ -16,8 +16,7 @@ from tqdm import tqdm
 
 from pytorch_dni import DNIError
 
-from . import options, record
-from .cells import CELLS
+from . import options, record, window_options
 from .episodes import EpisodeTask, MODES, Run
 from .options import TaskError
 
@@ -29,32 +28,18 @@ def parser(task: str, description: str) -> options.Parser:
     add = made.add_argument
     add("--mode", type=options.several(MODES), default=["bptt", "bptt4", "dni"], metavar="MODE,...",
         help=f"what to compare, of {', '.join(MODES)} (default: bptt,bptt4,dni)")  # fmt: skip
-    add("--window", type=options.number(int, 1), default=3, metavar="T",
-        help="steps of a window (default: %(default)s)")  # fmt: skip
-    add("--updates", type=options.number(int, 1), default=3000,
-        help="windows to learn from (default: %(default)s)")  # fmt: skip
-    add("--seconds", type=options.number(float, 0, above=True),
-        help="learn for so long instead, in each mode and seed")  # fmt: skip
-    add("--seed", type=options.seeds, default=[1], metavar="SEED,...", help="default: 1")
-    add("--cell", choices=[*CELLS], default="lstm", help="default: %(default)s")
-    add("--hidden", type=options.number(int, 1), default=64,
-        help="width of the recurrent layer (default: %(default)s)")  # fmt: skip
-    add("--batch", type=options.number(int, 2), default=32,
-        help="episodes at a time (default: %(default)s)")  # fmt: skip
-    add("--lr", type=options.number(float, 0, above=True), default=3e-3,
-        help="the network's learning rate (default: %(default)s)")  # fmt: skip
+    window_options.add(
+        made,
+        window=3,
+        updates=3000,
+        hidden=64,
+        lr=3e-3,
+        synthesizer_hidden=128,
+        factor=1.0,
+        bound=1.0,
+    )
     add("--forget-bias", type=float, default=1.0,
         help="of the LSTM at the start (default: %(default)s)")  # fmt: skip
-    add("--clip", type=options.number(float, 0), default=1.0,
-        help="norm that gradients are clipped to, 0 for none (default: %(default)s)")  # fmt: skip
-    add("--grad-lr", type=options.number(float, 0, above=True), default=3e-3,
-        help="the synthesizers' learning rate (default: %(default)s)")  # fmt: skip
-    add("--synthesizer-hidden", type=options.number(int, 1), default=128,
-        help="width of the synthesizers (default: %(default)s)")  # fmt: skip
-    add("--factor", type=options.number(float, 0), default=1.0,
-        help="share of the synthetic gradient that is sent in (default: %(default)s)")  # fmt: skip
-    add("--bound", type=options.number(float, 0, above=True), default=1.0,
-        help="its length at most, in those of true ones (default: %(default)s)")  # fmt: skip
     add("--lambda", dest="lambda_", type=options.number(float, 0), default=0.9, metavar="LAMBDA",
         help="of lambda-returns and traces (default: %(default)s)")  # fmt: skip
     add("--auxiliary", type=options.number(float, 0), default=0.1,
