@@ -1,0 +1,121 @@
+"""Lambda-returns: lessons over blocks of windows."""
+
+import pytest
+import torch
+
+from pytorch_dni import (
+    TemporalInterface,
+)
+from tests.support.horizon_windows import (
+    FACTOR,
+    LAMBDA,
+    returns,
+    run,
+    unjoined,
+    window_loss,
+    wrapped,
+)
+from tests.support.recurrent_zoo import data, NETWORKS, side_by_side
+
+
+@pytest.fixture
+def lessons(monkeypatch):
+    """What synthesizers are taught, in order."""
+    taught, teach = [], TemporalInterface.teach
+
+    def noted(self, state, context, true, counts):
+        taught.append((state, true, counts))
+        return teach(self, state, context, true, counts)
+
+    def ended(self, state, context, counts):
+        taught.append((state, torch.zeros_like(state), counts))
+        return end(self, state, context, counts)
+
+    end = TemporalInterface.end_lesson
+    monkeypatch.setattr(TemporalInterface, "teach", noted)
+    monkeypatch.setattr(TemporalInterface, "end_lesson", ended)
+    return taught
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("lambda_", [0.0, LAMBDA, 1.0])
+def test_lambda_returns_follow_the_equation(name, lambda_, lessons):
+    bare, net = wrapped(name, "returns", windows=3, lambda_=lambda_)
+    pairs = data(windows=7)
+    states, state = run(net, pairs)
+    assert len(lessons) == 3  # windows 1 to 3; those of 4 to 6 come when the next one begins
+    net(pairs[0][0], state)
+    synthesizer = net.interfaces["core.state"].synthesizer
+    predict = lambda s: synthesizer(s, None)[0].detach()  # noqa: E731
+    for block in (slice(1, 4), slice(4, 7)):
+        goals = returns(bare, states[block], pairs[block], predict, lambda_, FACTOR, name, None)
+        for begun, goal in zip(states[block], goals, strict=True):
+            taught, true, counts = lessons.pop(0)
+            torch.testing.assert_close(taught, side_by_side(begun, name), rtol=0, atol=0)
+            torch.testing.assert_close(true, goal, rtol=1e-9, atol=1e-13)
+            assert counts.all()
+    assert not lessons
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_over_a_whole_sequence_returns_are_full_backpropagation(name, lessons):
+    bare, net = wrapped(name, "returns", factor=1.0, windows=9, lambda_=1.0)
+    pairs = data(windows=4)
+    states, _ = run(net, pairs)
+    net(pairs[0][0])  # no state: the sequence has ended
+    net(pairs[0][0])
+    begun = side_by_side(states[1], name)
+    total, state = 0.0, unjoined(begun.requires_grad_(), states[1], name)
+    wanted = [begun]
+    for x, y in pairs[1:]:
+        out, state = bare(x, state)
+        total = total + window_loss(out, y)
+        joined = side_by_side(state, name)
+        wanted.append(joined)
+        state = unjoined(joined, state, name)
+    goals = torch.autograd.grad(total, wanted[:-1])
+    for goal, (_, true, _) in zip(goals, lessons, strict=False):
+        torch.testing.assert_close(true, goal, rtol=1e-9, atol=1e-13)
+    assert len(lessons) == 4
+    assert not lessons[-1][1].any()  # the state that nobody took has no future
+
+
+def test_samples_that_end_within_a_block_have_no_future(lessons):
+    over = torch.tensor([False, True, False, False, True])
+    bare, net = wrapped("lstm", "returns", factor=1.0, windows=9, lambda_=1.0)
+    pairs = data(windows=3)
+    state, states = None, []
+    for i, (x, y) in enumerate(pairs):
+        states.append(state)
+        out, state = net(x, state)
+        if i == 1:
+            net.end_of_sequence(over)
+        window_loss(out, y).backward()
+        state = tuple(s.detach() * (1 if i != 1 else ~over.view(1, -1, 1)) for s in state)
+    net(pairs[0][0])
+    net(pairs[0][0])
+    begun = [side_by_side(one, "lstm").detach().requires_grad_() for one in states[1:]]
+    out, last = bare(pairs[1][0], unjoined(begun[0], states[1], "lstm"))
+    kept = side_by_side(last, "lstm") * ~over.unsqueeze(1)
+    more, _ = bare(pairs[2][0], unjoined(kept, states[2], "lstm"))
+    total = window_loss(out, pairs[1][1]) + window_loss(more, pairs[2][1])
+    (goal,) = torch.autograd.grad(total, begun[0])
+    torch.testing.assert_close(lessons[0][1], goal, rtol=1e-9, atol=1e-13)
+    assert not lessons[1][1][over].any()
+    assert lessons[1][1][~over].any()
+
+
+def test_inputs_may_be_changed_in_place(lessons):
+    taught = []
+    for reuse in (False, True):
+        _, net = wrapped("gru", "returns", windows=3, lambda_=1.0)
+        state = None
+        buffer = torch.empty(3, 5, 3, dtype=torch.float64)
+        for x, y in data(windows=5):
+            out, state = net(buffer.copy_(x) if reuse else x, state)
+            window_loss(out, y).backward()
+            state = state.detach()
+        taught.append([true for _, true, _ in lessons])
+        lessons.clear()
+    for ours, theirs in zip(*taught, strict=True):
+        assert torch.equal(ours, theirs)

@@ -1,0 +1,138 @@
+"""Temporal interfaces: memory, copies and checkpoints."""
+
+import copy
+import gc
+import io
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from pytorch_dni import (
+    DNI,
+    Future,
+    synthesizer_context,
+)
+from tests.support.recurrent_zoo import (
+    data,
+    detached,
+    NETWORKS,
+    Sequence,
+    tensors,
+)
+
+
+def live():
+    gc.collect()
+    return sum(issubclass(type(o), torch.Tensor) for o in gc.get_objects())
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_memory_is_flat(name):
+    build, recurrent = NETWORKS[name]
+    net = DNI(build(), recurrent=recurrent)
+    optimizer = torch.optim.Adam(net.parameters())
+    x, y = (t.float() for t in data(1)[0])
+    counts, state = [], None
+    for i in range(60):
+        out, state = net(x, state)
+        loss = F.mse_loss(out, y)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        if i in (20, 40, 59):
+            counts.append(live())
+    assert counts[0] >= counts[1] >= counts[2]
+
+
+@pytest.mark.parametrize("name", ["lstm", "gru cell", "own"])
+@pytest.mark.parametrize("how", ["state_dict", "deepcopy"])
+@pytest.mark.parametrize("context", [None, 3])
+def test_resuming_is_as_if_never_stopped(name, how, context):
+    build, recurrent = NETWORKS[name]
+    network = build()
+    options = {"recurrent": recurrent, "context_size": context, "future": Future(probe=3)}
+    net = DNI(copy.deepcopy(network), **options)
+
+    def train(net, pairs, state):
+        optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+        for i, (x, y) in enumerate(pairs):
+            with synthesizer_context(torch.full((5,), i % 3) if context else None):
+                out, state = net(x.float(), state)
+            if i % 4 == 3:
+                net.end_of_sequence(torch.tensor([1, 0, 0, 1, 0]))
+            optimizer.zero_grad()
+            F.mse_loss(out, y.float()).backward()
+            optimizer.step()
+        return detached(state)
+
+    pairs = data(20)
+    state = train(net, pairs[:9], None)
+    if how == "deepcopy":
+        other = copy.deepcopy(net)
+    else:
+        file = io.BytesIO()
+        torch.save(net.state_dict(), file)
+        file.seek(0)
+        other = DNI(copy.deepcopy(network), **options)
+        other.load_state_dict(torch.load(file, weights_only=True))
+    ends = [train(one, pairs[9:], state) for one in (net, other)]
+    for ours, theirs in zip(*(tensors(end) for end in ends), strict=True):
+        assert torch.equal(ours, theirs)
+    assert net.stats() == other.stats()
+
+
+def test_a_state_that_is_loaded_after_a_window_broke_off_holds():
+    network, pairs = Sequence(nn.GRU), data(12)
+
+    def train(net, pairs, state):
+        for x, y in pairs:
+            out, state = net(x.float(), state)
+            F.mse_loss(out, y.float()).backward()
+        return detached(state)
+
+    net = DNI(copy.deepcopy(network))
+    state = train(net, pairs[:5], None)
+    saved = copy.deepcopy(net.state_dict())
+    later = train(net, pairs[5:8], state)
+    with pytest.raises(RuntimeError, match="size"):
+        net(pairs[8][0].float()[..., :2], later)
+    fresh = DNI(copy.deepcopy(network))
+    for one in (net, fresh):
+        one.load_state_dict(saved)
+        train(one, pairs[8:], state)
+    assert net.stats() == fresh.stats()
+
+
+def test_resuming_with_cuts_in_space_that_are_met_late():
+    class Late(Sequence):
+        def __init__(self):
+            super().__init__(nn.GRU)
+            self.extra = nn.Linear(2, 2)
+
+        def forward(self, x, state=None, late=False):
+            out, state = super().forward(x, state)
+            return (self.extra(out) if late else out), state
+
+    def train(net, steps):
+        state = None
+        optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+        torch.manual_seed(1)
+        for i in range(steps):
+            out, state = net(torch.randn(3, 5, 3), state, i > 3)
+            optimizer.zero_grad()
+            out.square().mean().backward()
+            optimizer.step()
+
+    options = {"layers": ["head", "extra"], "recurrent": True}
+    network = Late()
+    net = DNI(copy.deepcopy(network), **options)
+    train(net, 9)
+    assert net._cuts.learner.state_dict()["order"] == ["head", "core.state", "extra"]
+    other = DNI(copy.deepcopy(network), **options)
+    other.load_state_dict(net.state_dict())
+    for one in (net, other):
+        train(one, 7)
+    for ours, theirs in zip(net.parameters(), other.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
