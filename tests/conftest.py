@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-# The tests' tensors are tiny: more threads only wait for each other.
+# The tensors of the tests are tiny: more threads would only wait for each other.
 torch.set_num_threads(1)
 
 

@@ -1,7 +1,6 @@
-"""``DNI(...).compile()``: what lies between cuts is compiled, with the same results."""
+"""``DNI(...).compile()`` compiles what lies between cuts, with the same results."""
 
 import copy
-import pickle
 
 import pytest
 import torch
@@ -9,6 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from pytorch_dni import DNI
+from tests.support.checkpoints import COPIES
 
 
 class Block(nn.Module):
@@ -35,21 +35,21 @@ def train(net, steps=6):
 
 @pytest.fixture
 def compilations(monkeypatch):
-    """What was compiled."""
-    made, own = [], torch.compile
+    """Return a list of the functions that are compiled in the test."""
+    functions, original = [], torch.compile
 
-    def noted(function, **options):
-        made.append(function)
-        return own(function, **options)
+    def recorded(function, **options):
+        functions.append(function)
+        return original(function, **options)
 
-    monkeypatch.setattr(torch, "compile", noted)
-    return made
+    monkeypatch.setattr(torch, "compile", recorded)
+    return functions
 
 
 @pytest.mark.parametrize("backend", ["eager", "aot_eager"])
 @pytest.mark.parametrize("eager", [False, True])
 @pytest.mark.parametrize("late", [False, True])
-def test_results_are_the_same(backend, eager, late, compilations):
+def test_compiled_results_equal_uncompiled_ones(backend, eager, late, compilations):
     torch.manual_seed(0)
     network = build()
     nets = []
@@ -66,7 +66,7 @@ def test_results_are_the_same(backend, eager, late, compilations):
     assert [function.__self__ for function in compilations] == [*nets[1].network[1]]
 
 
-def test_a_module_that_holds_a_cut_is_not_compiled_as_a_whole(compilations):
+def test_a_module_that_contains_a_cut_is_not_compiled_as_a_whole(compilations):
     net = DNI(build(), layers=["1.0.wide", "1.1"], example_input=torch.randn(5, 4))
     net.compile(backend="eager")
     train(net, 2)
@@ -76,29 +76,29 @@ def test_a_module_that_holds_a_cut_is_not_compiled_as_a_whole(compilations):
     ]
 
 
-@pytest.mark.parametrize("how", [copy.deepcopy, lambda n: pickle.loads(pickle.dumps(n))])
-def test_copies_have_their_own(how):
+@pytest.mark.parametrize("how", COPIES)
+def test_copies_train_independently_and_equally(how):
     net = DNI(build(), layers="1.*", example_input=torch.randn(5, 4))
     net.compile(backend="eager")
     train(net, 2)
     copied = how(net)
-    kept = [parameter.clone() for parameter in net.parameters()]
+    before = [parameter.clone() for parameter in net.parameters()]
     train(copied, 2)
-    for ours, was in zip(net.parameters(), kept, strict=True):
+    for ours, was in zip(net.parameters(), before, strict=True):
         assert torch.equal(ours, was)
     train(net, 2)
     for ours, theirs in zip(copied.parameters(), net.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs)
 
 
-def test_unwrapping_takes_it_back():
+def test_unwrap_restores_the_forward_methods():
     network = build()
+    original = network[1][2].forward
+    network[1][2].forward = lambda x: original(x)
     patched = network[1][2].forward
-    network[1][2].forward = lambda x: patched(x)
-    own = network[1][2].forward
     net = DNI(network, layers="1.*", example_input=torch.randn(5, 4))
     net.compile(backend="eager")
     train(net, 1)
     bare = net.unwrap()
-    assert bare[1][2].forward is own
+    assert bare[1][2].forward is patched
     assert all("forward" not in m.__dict__ for m in bare.modules() if m is not bare[1][2])

@@ -2,29 +2,20 @@
 
 import copy
 from collections import Counter
-from dataclasses import dataclass
-from typing import NamedTuple
 
 import pytest
 import torch
 from torch import nn
 
-from pytorch_dni import (
-    BasicSynthesizer,
-    DNI,
-    DNIError,
-    LocalLoss_DNI,
-    synthesizer_context,
-    SynthesizerError,
-)
+from pytorch_dni import DNI, DNIError, LocalLoss_DNI, synthesizer_context
 from tests.support.zoo import relu_mlp, ZOO
 
 
-def grads(network):
+def have_gradients(network):
     return [p.grad is not None for p in network.parameters()]
 
 
-def test_each_part_learns_in_its_share_of_the_steps_by_itself():
+def test_parts_learn_independently_with_the_given_probability():
     torch.manual_seed(2)
     network, x = relu_mlp(), torch.randn(4, 6)
     net = DNI(network, update_probability=0.25, example_input=x, grad_steps=1)
@@ -32,17 +23,17 @@ def test_each_part_learns_in_its_share_of_the_steps_by_itself():
     for _ in range(800):
         net.zero_grad()
         net(x).square().sum().backward()
-        parts = tuple(grads(network)[::2])
+        parts = tuple(have_gradients(network)[::2])
         counts.update(i for i, learned in enumerate(parts) if learned)
         together[parts] += 1
     assert all(160 < counts[i] < 240 for i in range(4)), counts
-    assert len(together) == 16  # in any combination
-    # A synthesizer learns where the part behind it does.
+    assert len(together) == 16  # Every combination of learning parts occurs.
+    # A synthesizer learns when the part after it does.
     updates = [stats.updates for stats in net.stats().values()]
     assert updates == [counts[1], counts[2], counts[3]]
 
 
-def test_activations_are_learned_where_the_part_in_front_learns():
+def test_activations_are_learned_when_the_earlier_part_learns():
     network, x = relu_mlp(1), torch.randn(4, 6)
     net = DNI(network, update_probability=0.4, unlock="full", example_input=x)
     learned = 0
@@ -53,7 +44,7 @@ def test_activations_are_learned_where_the_part_in_front_learns():
     assert 5 < net.stats("forward")["1"].updates == learned < 45
 
 
-def test_steps_count_where_no_cut_is_reached():
+def test_steps_that_reach_no_cut_count():
     class Branches(nn.Module):
         def __init__(self):
             super().__init__()
@@ -73,7 +64,7 @@ def test_steps_count_where_no_cut_is_reached():
     assert 5 < learned < 45
 
 
-def test_a_part_learns_though_the_one_behind_it_does_not():
+def test_a_part_learns_while_the_later_part_does_not():
     torch.manual_seed(2)
     network, x = relu_mlp(1), torch.randn(4, 6)
     net = DNI(network, update_probability=0.5, example_input=x)
@@ -83,15 +74,15 @@ def test_a_part_learns_though_the_one_behind_it_does_not():
     for _ in range(40):
         net.zero_grad()
         net(x).square().sum().backward()
-        front, behind = grads(network)[::2]
-        seen.add((front, behind))
-        if front:
+        earlier, later = have_gradients(network)[::2]
+        seen.add((earlier, later))
+        if earlier:
             assert network[0].weight.grad.any()
     assert seen == {(True, True), (True, False), (False, True), (False, False)}
 
 
-def test_gradients_of_parts_that_learn_are_those_of_the_dense_way():
-    """With the same synthesizers: all else stands still."""
+def test_gradients_of_learning_parts_equal_those_without_sparse_updates():
+    """Synthesizers, their scales and the network are fixed."""
     network = relu_mlp().double()
     twin = copy.deepcopy(network)
     net = DNI(
@@ -120,7 +111,7 @@ def test_gradients_of_parts_that_learn_are_those_of_the_dense_way():
     assert checked > 20
 
 
-def test_draws_come_from_the_seed_and_leave_the_users_random_numbers_alone():
+def test_draws_follow_the_seed_and_do_not_change_the_users_random_numbers():
     def run(seed):
         torch.manual_seed(seed)
         network = relu_mlp()
@@ -129,7 +120,7 @@ def test_draws_come_from_the_seed_and_leave_the_users_random_numbers_alone():
         for _ in range(12):
             net.zero_grad()
             net(torch.ones(2, 6)).sum().backward()
-            learned.append(tuple(grads(network)))
+            learned.append(tuple(have_gradients(network)))
         return learned, torch.rand(3)
 
     assert run(1)[0] == run(1)[0]
@@ -141,7 +132,7 @@ def test_draws_come_from_the_seed_and_leave_the_users_random_numbers_alone():
 
 
 @pytest.mark.parametrize("name", ZOO)
-def test_sparse_updates_on_every_architecture(name):
+def test_every_architecture_trains(name):
     example = ZOO[name]
     torch.manual_seed(0)
     bare = example.build()
@@ -158,59 +149,7 @@ def test_sparse_updates_on_every_architecture(name):
     assert any(stats.updates for stats in net.stats().values())
 
 
-class Pair(NamedTuple):
-    first: torch.Tensor
-    second: object
-
-
-@dataclass
-class Record:
-    logits: torch.Tensor
-    count: int = 3
-
-
-@pytest.mark.parametrize(
-    "wrap",
-    [
-        lambda t: (t, [t * 2], 5),
-        lambda t: {"a": t, "b": None},
-        lambda t: Pair(t, (t,)),
-        lambda t: Record(t),
-    ],
-)
-def test_the_last_part_sleeps_whatever_the_network_returns(wrap):
-    class Returns(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.inner = relu_mlp(1)
-
-        def forward(self, x):
-            return wrap(self.inner(x))
-
-    def tensors(output):
-        if isinstance(output, torch.Tensor):
-            return [output]
-        if isinstance(output, Record):
-            return [output.logits]
-        children = output.values() if isinstance(output, dict) else output
-        if not isinstance(output, (dict, tuple, list)):
-            return []
-        return [t for child in children for t in tensors(child)]
-
-    network, x = Returns(), torch.randn(3, 6)
-    net = DNI(network, update_probability=0.3, example_input=x)
-    slept = 0
-    for _ in range(30):
-        net.zero_grad()
-        output = net(x)
-        assert type(output) is type(network.eval()(x))
-        network.train()
-        sum(t.sum() for t in tensors(output)).backward()
-        slept += network.inner[2].weight.grad is None
-    assert 10 < slept < 30
-
-
-def test_local_losses_learn_while_the_part_behind_sleeps():
+def test_local_losses_learn_while_the_later_part_does_not():
     torch.manual_seed(0)
     network = relu_mlp(1)
     net = DNI(
@@ -228,66 +167,14 @@ def test_local_losses_learn_while_the_part_behind_sleeps():
         net.zero_grad()
         with synthesizer_context(torch.tensor([0, 1, 1, 0])):
             net(torch.randn(4, 6)).sum().backward()
-        front, behind = grads(network)[::2]
-        assert torch.equal(before, head) == (not front and not behind)
+        earlier, later = have_gradients(network)[::2]
+        assert torch.equal(before, head) == (not earlier and not later)
         assert head.grad is None
-        alone += front and not behind
+        alone += earlier and not later
     assert alone
 
 
-def test_synthesizers_take_more_steps_where_updates_are_sparse():
-    def after(**options):
-        torch.manual_seed(0)
-        net = DNI(
-            relu_mlp(1), example_input=torch.zeros(4, 6), grad_optim="sgd", grad_lr=0.1, **options
-        )
-        torch.manual_seed(1)
-        net(torch.randn(4, 6)).square().sum().backward()
-        assert net.stats()["1"].updates == net.interfaces["1"].scale.count == 1
-        return net.interfaces["1"].synthesizer.layers.last.bias.detach()
-
-    one, two, three = (after(grad_steps=n) for n in (1, 2, 3))
-    assert torch.equal(after(), one)
-    assert one.norm() < two.norm() < three.norm()
-    for probability, steps in ((1.0, 1), (0.5, 2), (0.1, 10), (0.01, 10)):
-        net = DNI(relu_mlp(1), update_probability=probability)
-        assert net._cuts.learner.repeats == steps
-    local = {"dni_network": LocalLoss_DNI, "context_size": 2}
-    assert DNI(relu_mlp(1), update_probability=0.1, **local)._cuts.learner.repeats == 1
-    for wrong in (0, -1, 1.5, True):
-        with pytest.raises(SynthesizerError, match="grad_steps"):
-            DNI(relu_mlp(1), grad_steps=wrong)
-
-
-def test_repeated_steps_are_those_on_the_same_lesson():
-    """Against a loop of gradient steps in float64."""
-    torch.manual_seed(0)
-    network = nn.Sequential(
-        nn.Linear(3, 4, bias=False), nn.Tanh(), nn.Linear(4, 2, bias=False)
-    ).double()
-    net = DNI(
-        network,
-        dni_network=BasicSynthesizer,
-        example_input=torch.zeros(5, 3).double(),
-        grad_optim="sgd",
-        grad_lr=0.2,
-        grad_steps=4,
-    )
-    a, b = torch.zeros(4, 4).double(), torch.zeros(4).double()
-    x = torch.randn(5, 3).double()
-    net(x).square().sum().backward()
-    h = torch.tanh(x @ network[0].weight.t())
-    true = 2 * h @ network[2].weight.t() @ network[2].weight
-    target = true / true.square().mean().sqrt()
-    for _ in range(4):
-        error = 2 * (h @ a + b - target) / target.numel()
-        a, b = a - 0.2 * h.t() @ error, b - 0.2 * error.sum(0)
-    last = net.interfaces["1"].synthesizer.layers.last
-    torch.testing.assert_close(last.weight.detach(), a.t(), rtol=1e-9, atol=1e-12)
-    torch.testing.assert_close(last.bias.detach(), b, rtol=1e-9, atol=1e-12)
-
-
 @pytest.mark.parametrize("wrong", [0, -0.1, 1.1, "1", None, True])
-def test_wrong_probabilities(wrong):
+def test_wrong_probabilities_are_errors(wrong):
     with pytest.raises(DNIError, match="update_probability"):
         DNI(relu_mlp(), update_probability=wrong)

@@ -1,35 +1,20 @@
-"""``layers=N``: parts of about equal cost, at places that everything goes through; describe()."""
+"""``layers=N``: N parts of about equal cost, at places that separate the network."""
 
 import copy
-import itertools
 
 import pytest
 import torch
 from torch import nn
 
-from pytorch_dni import DNI, DNIError, SelectionError
-from pytorch_dni._balance import balanced
+from pytorch_dni import DNI, SelectionError
+from tests.support.hooks import forward_hooks
+from tests.support.wrapped import residual
 from tests.support.zoo import ZOO
-
-
-class Block(nn.Module):
-    def __init__(self, width):
-        super().__init__()
-        self.norm = nn.LayerNorm(width)
-        self.wide, self.narrow = nn.Linear(width, 2 * width), nn.Linear(2 * width, width)
-
-    def forward(self, x):
-        return x + self.narrow(torch.relu(self.wide(self.norm(x))))
-
-
-def residual(depth=8):
-    blocks = nn.Sequential(*[Block(16) for _ in range(depth)])
-    return nn.Sequential(nn.Linear(4, 16), blocks, nn.Linear(16, 3))
 
 
 @pytest.mark.parametrize(("parts", "cuts"), [(2, ["1.3"]), (4, ["1.1", "1.3", "1.5"])])
 @pytest.mark.parametrize("example", [False, True])
-def test_residual_networks_are_cut_behind_blocks(parts, cuts, example):
+def test_residual_networks_are_cut_after_blocks(parts, cuts, example):
     x = torch.randn(6, 4)
     network = residual()
     modes = {name: module.training for name, module in network.named_modules()}
@@ -45,7 +30,7 @@ def test_residual_networks_are_cut_behind_blocks(parts, cuts, example):
     assert all((p.grad is None) == example for p in network.parameters())
 
 
-def test_the_first_step_learns_already():
+def test_training_starts_in_the_first_step():
     torch.manual_seed(0)
     network = residual()
     nets = [DNI(copy.deepcopy(network), layers=layers) for layers in (4, ["1.1", "1.3", "1.5"])]
@@ -61,8 +46,7 @@ def test_the_first_step_learns_already():
 
 @pytest.mark.parametrize("parts", [2, 3])
 @pytest.mark.parametrize("name", ZOO)
-def test_places_found_do_separate(name, parts):
-    """Or it is said how many there are."""
+def test_places_separate_the_network_or_an_error_counts_them(name, parts):
     network = ZOO[name].build()
     torch.manual_seed(0)
     try:
@@ -78,47 +62,19 @@ def test_places_found_do_separate(name, parts):
         assert all(stats.updates == 3 for stats in net.stats().values())
 
 
-def test_an_even_split_of_a_plain_network_is_behind_activations():
+def test_plain_networks_are_cut_after_activations():
     layers = [m for _ in range(8) for m in (nn.Linear(16, 16), nn.BatchNorm1d(16), nn.ReLU())]
     net = DNI(nn.Sequential(*layers), layers=4, example_input=torch.randn(5, 16))
     assert [*net.interfaces] == ["5", "11", "17"]
 
 
-def test_costs_are_balanced_and_not_layers_counted():
-    widths = [8, 8, 8, 64, 64]
-    pairs = itertools.pairwise(widths)
-    net = DNI(
-        nn.Sequential(*[nn.Linear(a, b) for a, b in pairs], nn.Linear(64, 2)),
-        layers=2,
-        example_input=torch.randn(5, 8),
-    )
-    assert [*net.interfaces] == ["2"]
-
-
-def test_balanced_against_all_choices():
-    from itertools import combinations
-
-    for seed in range(40):
-        drawn = torch.Generator().manual_seed(seed)
-        costs = torch.randint(1, 100, (7,), generator=drawn).cumsum(0).tolist()
-        total = costs.pop()
-        for parts in (2, 3, 4):
-
-            def squares(chosen, costs=costs, total=total):
-                ends = [0, *[costs[i] for i in chosen], total]
-                return sum((b - a) ** 2 for a, b in itertools.pairwise(ends))
-
-            best = min(squares(c) for c in combinations(range(len(costs)), parts - 1))
-            assert squares(balanced(costs, total, parts)) == best
-
-
 @pytest.mark.parametrize("layers", [0, 1, -3])
-def test_a_number_that_is_none_of_parts(layers):
+def test_fewer_than_two_parts_are_an_error(layers):
     with pytest.raises(SelectionError, match="into how many parts"):
         DNI(residual(), layers=layers)
 
 
-def test_more_parts_than_there_are_places():
+def test_more_parts_than_places_are_an_error():
     network = residual(2)
     with pytest.raises(SelectionError, match=r"4 parts at most, at \['0', '1.0', '1"):
         DNI(network, layers=9, example_input=torch.randn(6, 4))
@@ -127,36 +83,4 @@ def test_more_parts_than_there_are_places():
         net(torch.randn(6, 4))
     assert all(p.grad is None for p in network.parameters())
     net.unwrap()
-    assert not any(m._forward_hooks or m._forward_pre_hooks for m in network.modules())
-
-
-def test_describe():
-    net = DNI(residual(4), layers=3, hidden_size=10)
-    with pytest.raises(DNIError, match="after a training forward pass"):
-        net.describe()
-    x = torch.randn(6, 4)
-    net(x).sum().backward()
-    lines = net.describe().splitlines()
-    assert [len(line.split("  ")) > 4 for line in lines] == [True] * 5
-    rows = [[cell for cell in line.split("  ") if cell] for line in lines[2:]]
-    total = sum(p.numel() for p in net.network.parameters())
-    assert sum(int(row[2].replace(",", "")) for row in rows) == total
-    cuts = [row[4].strip() for row in rows]
-    assert cuts == [*net.interfaces, "-"]
-    size = sum(p.numel() for p in net.interfaces[cuts[0]].synthesizer.parameters())
-    assert rows[0][5].strip() == f"{size:,}"
-    # Layer norm and the two linear layers of a block, and the block's own sum is no leaf's.
-    of_block = 6 * (16 + 32 + 16) * 4
-    assert int(rows[-1][3].replace(",", "")) in (6 * 3 * 4, of_block + 6 * 3 * 4)
-
-
-def test_describe_tells_of_every_wrapper():
-    x = torch.randn(5, 6)
-    for options in ({}, {"unlock": "full"}, {"layers": ["0", "2"]}):
-        net = DNI(ZOO["mlp"].build(), example_input=x, **options)
-        assert len(net.describe().splitlines()) == 5
-    whole = DNI(nn.Linear(6, 2), recursive=False)
-    whole(x).sum().backward()
-    assert "(output)" in whole.describe()
-    recurrent = DNI(ZOO["lstm"].build())
-    assert "part" in recurrent.describe()
+    assert not forward_hooks(network)

@@ -1,4 +1,4 @@
-"""Architectures that people have: each with an input and a scalar loss."""
+"""Architectures that users have, each with an input and a scalar loss."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -45,7 +45,7 @@ def dropout():
 
 
 class Functional(nn.Module):
-    """Activations that are no modules, one of them in place on a layer's output."""
+    """Activations called as functions, one of them in place on a layer's output."""
 
     def __init__(self):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Local losses: their gradient, brought to the true one's size, with all kinds of targets."""
+"""Local losses: their gradient is scaled to the true one's size, for all kinds of targets."""
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ from pytorch_dni import ContextError, DNI, LocalLoss_DNI, synthesizer_context
 
 
 class ByAutograd(LocalLoss_DNI):
-    """The base class's way, through autograd."""
+    """Computes the gradient through autograd, as the base class does."""
 
     def loss_gradient(self, activation, target, gain):
         return super(LocalLoss_DNI, self).loss_gradient(activation, target, gain)
@@ -30,7 +30,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_gradients_are_those_of_the_loss(case):
+def test_gradients_equal_those_of_the_loss(case):
     shape, target, params, extra = CASES[case]
     heads = []
     for kind in (LocalLoss_DNI, ByAutograd):
@@ -45,7 +45,7 @@ def test_gradients_are_those_of_the_loss(case):
         )
     assert explicit.shape == activation.shape
     torch.testing.assert_close(explicit, reference)
-    # The reference itself, from the definition.
+    # The reference itself equals the definition.
     leaf = activation.clone().requires_grad_()
     heads[1].loss(leaf, target).backward()
     torch.testing.assert_close(3 * leaf.grad, reference)
@@ -55,7 +55,7 @@ def test_gradients_are_those_of_the_loss(case):
         torch.testing.assert_close(reference_grads[b], b.grad)
 
 
-def test_targets_that_do_not_fit():
+def test_targets_of_wrong_shape_or_value_are_errors():
     head = LocalLoss_DNI(5, 4, 3)
     for shape, target in [((6, 5), (5,)), ((6, 4, 5), (3,)), ((6, 4, 4, 5), (6, 4, 4))]:
         with pytest.raises(ContextError, match="one target for each"):
@@ -71,8 +71,8 @@ def test_targets_that_do_not_fit():
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e-3, 2.0**16])
-def test_the_synthetic_gradient_has_the_true_ones_size(scale):
-    """A loss scaled on its way back moves all parts alike."""
+def test_the_synthetic_gradient_has_the_size_of_the_true_one(scale):
+    """A loss scaled before the backward pass scales the gradients of all parts equally."""
     torch.manual_seed(0)
     network = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
     x, y = torch.randn(64, 4), torch.randint(0, 3, (64,))

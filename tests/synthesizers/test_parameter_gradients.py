@@ -1,4 +1,4 @@
-"""Synthesizers' gradients: as autograd would leave them in ``grad``, whichever way they came."""
+"""Gradients of a synthesizer's parameters are as autograd would leave them in ``grad``."""
 
 import copy
 
@@ -12,7 +12,7 @@ from pytorch_dni import BackwardInterface, DNI, DNI_Network, Linear_DNI, synthes
 
 
 class Einsum_DNI(DNI_Network):
-    """Its weight's gradient comes transposed."""
+    """A synthesizer for whose weight autograd returns a transposed gradient."""
 
     features_last = True
 
@@ -38,14 +38,20 @@ def cnn():
 
 @pytest.mark.parametrize(("make", "kind"), [(mlp, Einsum_DNI), (cnn, None)])
 @pytest.mark.parametrize("optim", ["adam", "sgd"])
-def test_layouts_are_the_parameters_own(make, kind, optim):
+def test_gradients_of_any_memory_layout_train_alike(make, kind, optim):
     torch.manual_seed(0)
     network, x = make()
     ends = []
     for eager in (False, True):
         torch.manual_seed(1)
-        net = DNI(copy.deepcopy(network), layers=["1", "3"], dni_network=kind, eager=eager,
-                  grad_optim=optim, example_input=x)  # fmt: skip
+        net = DNI(
+            copy.deepcopy(network),
+            layers=["1", "3"],
+            dni_network=kind,
+            eager=eager,
+            grad_optim=optim,
+            example_input=x,
+        )
         for _ in range(6):
             F.cross_entropy(net(x), torch.arange(len(x)) % 3).backward()
         ends.append([p for i in net.interfaces.values() for p in i.synthesizer.parameters()])
@@ -55,7 +61,7 @@ def test_layouts_are_the_parameters_own(make, kind, optim):
 
 
 class Offsets_DNI(DNI_Network):
-    """A local loss in which parameters meet, and one of them all at once."""
+    """A local loss that adds two parameters; the gradient of the third one is expanded."""
 
     predicts = "loss"
     features_last = True
@@ -70,31 +76,31 @@ class Offsets_DNI(DNI_Network):
 
 
 @pytest.mark.parametrize("optim", [None, "sgd"])
-def test_memory_is_the_parameters_own(optim):
+def test_gradients_do_not_share_memory(optim):
     torch.manual_seed(0)
     synthesizer = Offsets_DNI(6, 8, 3)
     cut = BackwardInterface(synthesizer, optim=optim, lr=0.5, context_size=3)
     first, second, y = nn.Linear(5, 6), nn.Linear(6, 3), torch.tensor([0, 1, 2, 0])
     x = torch.randn(4, 5)
-    wanted = 2 * first(x).mean(0).detach()
+    expected = 2 * first(x).mean(0).detach()
     with synthesizer_context(y):
         out = second(cut(first(x)))
     F.cross_entropy(out, y).backward()
     if optim is None:
         found = [synthesizer.a.grad, synthesizer.b.grad, synthesizer.c.grad]
         nn.utils.clip_grad_norm_(synthesizer.parameters(), 1e9, foreach=False)
-        found[0].add_(1)  # in nobody else's memory
+        found[0].add_(1)  # Must not change another gradient.
         found[0].sub_(1)
     else:
         found = [parameter / -0.5 for parameter in synthesizer.parameters()]
-    for grad, goal in zip(found, [wanted, wanted, torch.full((3, 4), 0.3)], strict=True):
-        torch.testing.assert_close(grad, goal)
+    for grad, target in zip(found, [expected, expected, torch.full((3, 4), 0.3)], strict=True):
+        torch.testing.assert_close(grad, target)
     if optim is None:
         found[0].zero_()
-        torch.testing.assert_close(found[1], wanted)
+        torch.testing.assert_close(found[1], expected)
 
 
-class Again(nn.Module):
+class Repeated(nn.Module):
     """A layer that is called many times."""
 
     def __init__(self, calls):
@@ -109,7 +115,7 @@ class Again(nn.Module):
 
 def test_gradients_of_many_calls_are_held_once():
     def held(calls):
-        net = DNI(Again(calls), layers="layer", hidden_size=512)
+        net = DNI(Repeated(calls), layers="layer", hidden_size=512)
         x = torch.randn(2, 2)
 
         def step():

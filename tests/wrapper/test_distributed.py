@@ -22,14 +22,15 @@ def loss(output):
 
 
 def work(rank, folder, inside, bp_lambda, eager):
-    # A test's processes speak on the loopback interface alone.
+    # The processes of a test communicate over the loopback interface alone.
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     torch.set_num_threads(1)
     distributed.init_process_group(
         "gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2
     )
     train(rank, folder, inside, bp_lambda, eager)
-    # A rank that ends while the other still speaks with it, or holds the group, may abort.
+    # A rank may abort if it ends while the other one still communicates, or while it holds the
+    # group.
     gc.collect()
     distributed.barrier()
     distributed.destroy_process_group()
@@ -48,27 +49,27 @@ def train(rank, folder, inside, bp_lambda, eager):
         loss(net(x[rank::2])).backward()
         opt.step()
     interfaces = (net if inside else net.module).interfaces
-    kept = {"parameters": list(bare.parameters()), "cuts": list(interfaces)}
-    torch.save(kept, f"{folder}/{rank}")
+    result = {"parameters": list(bare.parameters()), "cuts": list(interfaces)}
+    torch.save(result, f"{folder}/{rank}")
 
 
 @pytest.mark.skipif(not distributed.is_gloo_available(), reason="torch was built without gloo")
 @pytest.mark.parametrize("inside", [True, False])
 @pytest.mark.parametrize(("bp_lambda", "eager"), [(0.0, False), (1.0, False), (0.0, True)])
-def test_ranks_stay_together(inside, bp_lambda, eager, tmp_path):
+def test_ranks_keep_equal_parameters(inside, bp_lambda, eager, tmp_path):
     multiprocessing.spawn(work, (str(tmp_path), inside, bp_lambda, eager), nprocs=2)
     first, second = (torch.load(tmp_path / str(rank), weights_only=True) for rank in (0, 1))
     assert [name.removeprefix("module.") for name in first["cuts"]] == ["1", "3"]
     for a, b in zip(first["parameters"], second["parameters"], strict=True):
         assert torch.equal(a, b)
     alone = network()
-    begin = copy.deepcopy(alone)
+    initial = copy.deepcopy(alone)
     opt = torch.optim.SGD(alone.parameters(), lr=0.1)
     for step in range(4):
         opt.zero_grad()
         loss(alone(torch.randn(8, 6, generator=torch.Generator().manual_seed(step)))).backward()
         opt.step()
-    for a, b, c in zip(first["parameters"], alone.parameters(), begin.parameters(), strict=True):
+    for a, b, c in zip(first["parameters"], alone.parameters(), initial.parameters(), strict=True):
         assert not torch.equal(a, c)
         if bp_lambda == 1:
             torch.testing.assert_close(a, b)

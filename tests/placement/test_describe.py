@@ -1,0 +1,42 @@
+"""``describe()``: a table of the parts."""
+
+import pytest
+import torch
+from torch import nn
+
+from pytorch_dni import DNI, DNIError
+from tests.support.wrapped import residual
+from tests.support.zoo import ZOO
+
+
+def test_the_table_lists_parameters_cuts_and_costs():
+    net = DNI(residual(4), layers=3, hidden_size=10)
+    with pytest.raises(DNIError, match="after a training forward pass"):
+        net.describe()
+    x = torch.randn(6, 4)
+    net(x).sum().backward()
+    lines = net.describe().splitlines()
+    assert [len(line.split("  ")) > 4 for line in lines] == [True] * 5
+    rows = [[cell for cell in line.split("  ") if cell] for line in lines[2:]]
+    total = sum(p.numel() for p in net.network.parameters())
+    assert sum(int(row[2].replace(",", "")) for row in rows) == total
+    cuts = [row[4].strip() for row in rows]
+    assert cuts == [*net.interfaces, "-"]
+    size = sum(p.numel() for p in net.interfaces[cuts[0]].synthesizer.parameters())
+    assert rows[0][5].strip() == f"{size:,}"
+    # The bytes of the leaf modules of a block: a layer norm and two linear layers. The block's own
+    # sum belongs to no leaf.
+    of_block = 6 * (16 + 32 + 16) * 4
+    assert int(rows[-1][3].replace(",", "")) in (6 * 3 * 4, of_block + 6 * 3 * 4)
+
+
+def test_the_table_covers_every_kind_of_wrapper():
+    x = torch.randn(5, 6)
+    for options in ({}, {"unlock": "full"}, {"layers": ["0", "2"]}):
+        net = DNI(ZOO["mlp"].build(), example_input=x, **options)
+        assert len(net.describe().splitlines()) == 5
+    whole = DNI(nn.Linear(6, 2), recursive=False)
+    whole(x).sum().backward()
+    assert "(output)" in whole.describe()
+    recurrent = DNI(ZOO["lstm"].build())
+    assert "part" in recurrent.describe()

@@ -1,0 +1,32 @@
+"""A backward pass that raises teaches the synthesizers nothing."""
+
+import pytest
+import torch
+
+from pytorch_dni import DNI
+from tests.support.wrapped import synthesizer_parameters
+from tests.support.zoo import mlp
+
+
+def test_a_failed_backward_pass_teaches_nothing():
+    network = mlp()
+    net = DNI(network, example_input=torch.randn(2, 6))
+
+    def fail(grad):
+        raise RuntimeError("stop")
+
+    hidden = network[0](torch.randn(4, 6))
+    hidden.register_hook(fail)
+    before = [p.clone() for p in synthesizer_parameters(net)]
+    with pytest.raises(RuntimeError, match="stop"):
+        network[1:](hidden).sum().backward()
+    after = synthesizer_parameters(net)
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+    assert all(p.grad is None for p in after)
+    learner = net._cuts.learner
+    assert learner._lessons  # The lesson of the cut that the pass reached.
+    out = net(torch.randn(4, 6))
+    assert not learner._lessons
+    out.sum().backward()
+    assert {s.updates for s in net.stats().values()} <= {1, 2}
+    assert all(p.grad is None for p in after)
