@@ -1,4 +1,4 @@
-"""Eager learning: the default way's gradients, whatever the loop."""
+"""Eager learning trains like the default way."""
 
 import copy
 
@@ -6,192 +6,192 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from pytorch_dni import DNI, LocalLoss_DNI
-from tests.support.eager_nets import agree, nets, train
+from tests.support.eager_nets import assert_same_training, default_and_eager, train
 from tests.support.zoo import ZOO
 
 
 @pytest.mark.parametrize("example", [False, True])
 @pytest.mark.parametrize("name", ZOO)
-def test_equal_to_the_default_way(name, example):
+def test_every_architecture_equals_the_default_way(name, example):
     torch.manual_seed(5)
     inputs = [ZOO[name].input() for _ in range(20)]
-    # The first input places the cuts: the default way does that in its first step.
-    default, eager = nets(name, example_input=inputs[0])
+    # The example input places the cuts, as the first step of the default way would.
+    default, eager = default_and_eager(name, example_input=inputs[0])
     if not example:
-        eager = nets(name)[1]
+        eager = default_and_eager(name)[1]
     for net in (default, eager):
         train(net, inputs, ZOO[name].loss)
-    agree(eager, default)
+    assert_same_training(eager, default)
     assert any(stats.updates == 20 for stats in eager.stats().values())
 
 
 @pytest.mark.parametrize("name", ["mlp", "cnn", "batchnorm_inplace", "transformer"])
-def test_equal_with_local_losses(name):
+def test_local_losses_equal_the_default_way(name):
     torch.manual_seed(5)
     inputs = [ZOO[name].input() for _ in range(20)]
     labels = torch.randint(3, (len(inputs[0]),))
-    made = nets(name, dni_network=LocalLoss_DNI, context_size=3, example_input=inputs[0])
-    for net in made:
+    nets = default_and_eager(
+        name, dni_network=LocalLoss_DNI, context_size=3, example_input=inputs[0]
+    )
+    for net in nets:
         train(net, inputs, ZOO[name].loss, labels)
-    agree(*made)
+    assert_same_training(*nets)
 
 
 @pytest.mark.parametrize("name", ["mlp", "cnn"])
-def test_equal_with_contexts_other_optimizers_and_several_steps(name):
+def test_contexts_optimizers_and_several_steps_equal_the_default_way(name):
     torch.manual_seed(5)
     inputs = [ZOO[name].input() for _ in range(20)]
     labels = torch.randint(3, (len(inputs[0]),))
-    made = nets(name, context_size=3, grad_optim="sgd", grad_lr=0.1, grad_steps=3,
-                example_input=inputs[0])  # fmt: skip
-    for net in made:
+    nets = default_and_eager(
+        name, context_size=3, grad_optim="sgd", grad_lr=0.1, grad_steps=3, example_input=inputs[0]
+    )
+    for net in nets:
         train(net, inputs, ZOO[name].loss, labels)
-    agree(*made)
+    assert_same_training(*nets)
 
 
 @pytest.mark.parametrize("local", [False, True])
-def test_equal_with_sparse_updates(local):
+def test_sparse_updates_equal_the_default_way(local):
     torch.manual_seed(5)
     inputs = [ZOO["mlp"].input() for _ in range(40)]
     options = {"dni_network": LocalLoss_DNI, "context_size": 3} if local else {}
-    made = nets("mlp", update_probability=0.5, example_input=inputs[0], **options)
+    nets = default_and_eager("mlp", update_probability=0.5, example_input=inputs[0], **options)
     labels = torch.randint(3, (len(inputs[0]),)) if local else None
-    for net in made:
+    for net in nets:
         train(net, inputs, ZOO["mlp"].loss, labels)
-    agree(*made)
+    assert_same_training(*nets)
 
 
-def test_equal_where_a_part_has_no_parameters():
+def test_a_part_without_parameters_equals_the_default_way():
     torch.manual_seed(5)
     inputs, labels = [torch.randn(8, 4) for _ in range(12)], torch.randint(3, (8,))
     network = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Tanh(), nn.Linear(6, 3))
-    made = []
+    nets = []
     for eager in (False, True):
-        made.append(DNI(copy.deepcopy(network), layers=["1", "2"], eager=eager,
-                        dni_network=LocalLoss_DNI, context_size=3))  # fmt: skip
-        train(made[-1], inputs, lambda out: F.cross_entropy(out, labels), labels)
-    agree(*made)
+        nets.append(
+            DNI(
+                copy.deepcopy(network),
+                layers=["1", "2"],
+                eager=eager,
+                dni_network=LocalLoss_DNI,
+                context_size=3,
+            )
+        )
+        train(nets[-1], inputs, lambda out: F.cross_entropy(out, labels), labels)
+    assert_same_training(*nets)
 
 
-def test_a_share_of_the_true_gradient_goes_the_default_way():
+def test_bp_lambda_above_zero_equals_the_default_way():
     torch.manual_seed(5)
     inputs = [ZOO["mlp"].input() for _ in range(20)]
-    made = nets("mlp", bp_lambda=lambda step: 1.0 if step < 7 else 0.5 * (step < 12),
-                example_input=inputs[0])  # fmt: skip
-    for net in made:
-        train(net, inputs, ZOO["mlp"].loss)
-    agree(*made)
-
-
-def loops():
-    """Loops that people write; each is given a network, an optimizer, inputs and a loss."""
-
-    def zeroed_between(net, opt, xs, loss):
-        for x in xs:
-            value = loss(net(x))
-            opt.zero_grad()
-            value.backward()
-            opt.step()
-
-    def accumulated(net, opt, xs, loss):
-        for i, x in enumerate(xs):
-            (loss(net(x)) / 4).backward()
-            if i % 4 == 3:
-                opt.step()
-                opt.zero_grad()
-
-    def two_at_once(net, opt, xs, loss):
-        for x, y in zip(xs[::2], xs[1::2], strict=True):
-            first = loss(net(x))
-            second = loss(net(y))
-            opt.zero_grad()
-            first.backward()
-            second.backward()
-            opt.step()
-
-    def one_sum(net, opt, xs, loss):
-        for x, y in zip(xs[::2], xs[1::2], strict=True):
-            opt.zero_grad()
-            (loss(net(x)) + loss(net(y))).backward()
-            opt.step()
-
-    def clipped(net, opt, xs, loss):
-        for x in xs:
-            opt.zero_grad()
-            loss(net(x)).backward()
-            nn.utils.clip_grad_norm_(net.parameters(), 0.1)
-            opt.step()
-
-    def not_backpropagated(net, opt, xs, loss):
-        for i, x in enumerate(xs):
-            value = loss(net(x))
-            if i % 3:
-                opt.zero_grad()
-                value.backward()
-                opt.step()
-
-    def by_grad(net, opt, xs, loss):
-        for x in xs:
-            grads = torch.autograd.grad(loss(net(x)), [*net.parameters()])
-            for p, grad in zip(net.parameters(), grads, strict=True):
-                p.grad = grad
-            opt.step()
-
-    own = locals()
-    return {name: own[name] for name in own}
-
-
-@pytest.mark.parametrize("name", loops())
-def test_the_users_loop(name):
-    torch.manual_seed(5)
-    inputs = [ZOO["batchnorm_inplace"].input() for _ in range(24)]
-    made = nets("batchnorm_inplace", example_input=inputs[0])
-    for net in made:
-        optimizer = torch.optim.Adam(net.parameters(), lr=1e-2)
-        loops()[name](net, optimizer, inputs, ZOO["batchnorm_inplace"].loss)
-    if name not in ("two_at_once", "one_sum"):
-        agree(*made)
-        return
-    # Parts predict as they run, not when the backward pass comes: near, not equal.
-    assert all(stats.updates >= 12 for stats in made[1].stats().values())
-    torch.manual_seed(0)
-    start = ZOO["batchnorm_inplace"].build()
-    for ours, was in zip(made[1].parameters(), start.parameters(), strict=True):
-        assert ours.isfinite().all()
-        assert not torch.equal(ours, was)
-
-
-class Marked(torch.autograd.Function):
-    """Hands on what comes, and counts how often a gradient comes back."""
-
-    passed = 0
-
-    @staticmethod
-    def forward(ctx, x):
-        return x.clone()
-
-    @staticmethod
-    def backward(ctx, grad):
-        Marked.passed += 1
-        return grad
-
-
-class Entrance(nn.Module):
-    def forward(self, x):
-        return Marked.apply(x)
-
-
-@pytest.mark.parametrize(("local", "wanted"), [(False, 20), (True, 9)])
-def test_local_losses_have_the_true_gradient_computed_where_it_is_measured(local, wanted):
-    # Measured are the first eight of their updates, and then one of eight.
-    options = {"dni_network": LocalLoss_DNI, "context_size": 3} if local else {}
-    network = nn.Sequential(
-        nn.Linear(4, 6), nn.ReLU(), Entrance(), nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 3)
+    nets = default_and_eager(
+        "mlp",
+        bp_lambda=lambda step: 1.0 if step < 7 else 0.5 * (step < 12),
+        example_input=inputs[0],
     )
-    inputs = [torch.randn(5, 4) for _ in range(20)]
-    net = DNI(network, layers=["1", "4"], eager=True, example_input=inputs[0], **options)
-    Marked.passed = 0
-    train(net, inputs, lambda out: out.square().mean(), torch.randint(3, (5,)) if local else None)
-    assert Marked.passed == wanted
-    assert {stats.updates for stats in net.stats().values()} == {20}
+    for net in nets:
+        train(net, inputs, ZOO["mlp"].loss)
+    assert_same_training(*nets)
+
+
+@pytest.mark.parametrize("options", [{"recursive": False}, {"layers": ["0", "4"]}])
+def test_a_cut_at_the_output_equals_the_default_way(options):
+    torch.manual_seed(5)
+    inputs = [ZOO["mlp"].input() for _ in range(10)]
+    torch.manual_seed(0)
+    network, nets = ZOO["mlp"].build(), []
+    for eager in (False, True):
+        torch.manual_seed(3)
+        example = {} if "recursive" in options else {"example_input": inputs[0]}
+        nets.append(DNI(copy.deepcopy(network), eager=eager, **options, **example))
+    for net in nets:
+        train(net, inputs, ZOO["mlp"].loss)
+    assert_same_training(*nets)
+
+
+def test_frozen_parameters_equal_the_default_way():
+    torch.manual_seed(5)
+    inputs = [ZOO["mlp"].input() for _ in range(10)]
+    nets = default_and_eager("mlp", example_input=inputs[0])
+    for net in nets:
+        for name, parameter in net.network.named_parameters():
+            parameter.requires_grad_(name not in ("0.weight", "2.weight", "2.bias"))
+        train(net, inputs, ZOO["mlp"].loss)
+        assert net.network[2].weight.grad is None
+    assert_same_training(*nets)
+
+
+def test_autocast_equals_the_default_way():
+    nets = default_and_eager("mlp", example_input=ZOO["mlp"].input())
+    for net in nets:
+        torch.manual_seed(7)
+        optimizer = torch.optim.SGD(net.parameters(), lr=0.05)
+        for _ in range(10):
+            with torch.autocast("cpu", torch.bfloat16):
+                loss = ZOO["mlp"].loss(net(ZOO["mlp"].input()).float())
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    assert_same_training(*nets)
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+def test_parameters_shared_between_parts_equal_the_default_way(autocast):
+    class Tied(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second, self.last = (nn.Linear(6, 6) for _ in range(3))
+            self.second.weight, self.second.bias = self.first.weight, self.first.bias
+
+        def forward(self, x):
+            return self.last(torch.tanh(self.second(torch.tanh(self.first(x)))))
+
+    torch.manual_seed(0)
+    network = Tied()
+    results = []
+    for eager in (False, True):
+        torch.manual_seed(3)
+        net = DNI(copy.deepcopy(network), eager=eager, example_input=torch.randn(4, 6))
+        torch.manual_seed(4)
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            for _ in range(3):
+                before = [p.clone() for i in net.interfaces.values() for p in i.weights]
+                out = net(torch.randn(4, 6))
+                # Later parts use parameters of earlier ones. No synthesizer may learn before the
+                # backward pass.
+                now = [p for i in net.interfaces.values() for p in i.weights]
+                assert all(torch.equal(a, b) for a, b in zip(before, now, strict=True))
+                out.float().square().mean().backward()
+        results.append([p.grad for p in net.parameters()])
+        assert all(stats.updates == 3 for stats in net.stats().values())
+    for ours, theirs in zip(*results, strict=True):
+        # Under autocast the terms are rounded and added in another order.
+        tolerance = {"rtol": 1e-2, "atol": 1e-4} if autocast else {}
+        torch.testing.assert_close(ours, theirs, **tolerance)
+
+
+def test_checkpointed_parts_equal_the_default_way():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.c = (nn.Linear(6, 6) for _ in range(3))
+
+        def forward(self, x):
+            x = checkpoint(lambda t: torch.relu(self.a(t)), x, use_reentrant=False)
+            return self.c(torch.relu(self.b(x)))
+
+    torch.manual_seed(0)
+    network = Net()
+    results = []
+    for eager in (False, True):
+        torch.manual_seed(3)
+        net = DNI(copy.deepcopy(network), layers="b", eager=eager, example_input=torch.randn(4, 6))
+        for _ in range(3):
+            net(torch.ones(4, 6)).square().mean().backward()
+        results.append([p.grad for p in net.parameters()])
+    for ours, theirs in zip(*results, strict=True):
+        torch.testing.assert_close(ours, theirs)

@@ -9,7 +9,7 @@ from torch import nn
 from pytorch_dni import DNI, DNIError
 
 
-class Around(nn.Module):
+class Skip(nn.Module):
     """A skip connection around the second layer."""
 
     def __init__(self):
@@ -21,8 +21,8 @@ class Around(nn.Module):
         return self.d(torch.relu(self.c(x + torch.relu(self.b(x)))))
 
 
-class Outside(nn.Module):
-    """What lies before the cut is returned as well."""
+class ReturnsHidden(nn.Module):
+    """An activation before the cut is returned as well."""
 
     def __init__(self):
         super().__init__()
@@ -33,8 +33,8 @@ class Outside(nn.Module):
         return self.b(torch.tanh(hidden)), hidden
 
 
-class Twins(nn.Module):
-    """One layer for two inputs."""
+class CalledTwice(nn.Module):
+    """One layer is called with two inputs."""
 
     def __init__(self):
         super().__init__()
@@ -45,7 +45,7 @@ class Twins(nn.Module):
 
 
 class Tapped(nn.Module):
-    """An activation within the first part is used behind the cut, where no weight tells of it."""
+    """An activation of the first part is used after the cut, by an operation without weights."""
 
     def __init__(self):
         super().__init__()
@@ -56,18 +56,18 @@ class Tapped(nn.Module):
         return self.b(self.a(x) + x)
 
 
-NOT_APART = {
-    "skip": (Around, "b", lambda: torch.randn(5, 6), "'b' does not separate"),
-    "output": (Outside, "b", lambda: torch.randn(5, 6), "'b' does not separate"),
-    "twice": (Twins, "a", lambda: torch.randn(5, 6), "'a' comes twice"),
+INSEPARABLE = {
+    "skip": (Skip, "b", lambda: torch.randn(5, 6), "'b' does not separate"),
+    "output": (ReturnsHidden, "b", lambda: torch.randn(5, 6), "'b' does not separate"),
+    "twice": (CalledTwice, "a", lambda: torch.randn(5, 6), "'a' comes twice"),
     "tapped": (Tapped, "a", lambda: torch.randint(5, (4,)), "'a' does not separate"),
 }
 
 
 @pytest.mark.parametrize("late", [False, True])
-@pytest.mark.parametrize("name", NOT_APART)
-def test_a_cut_that_does_not_separate_is_named_before_anything_changes(name, late):
-    build, layers, make, words = NOT_APART[name]
+@pytest.mark.parametrize("name", INSEPARABLE)
+def test_an_inseparable_cut_is_named_before_anything_changes(name, late):
+    build, layers, make, words = INSEPARABLE[name]
     network = build()
     before = copy.deepcopy(network.state_dict())
     with pytest.raises(DNIError, match=words):
@@ -80,8 +80,8 @@ def test_a_cut_that_does_not_separate_is_named_before_anything_changes(name, lat
     assert all(p.grad is None for p in network.parameters())
 
 
-def test_a_connection_that_comes_later_is_found_when_it_comes():
-    network = Around()
+def test_a_connection_that_appears_later_is_found_then():
+    network = Skip()
     network.forward = lambda x: network.d(network.c(network.b(network.a(x))))
     net = DNI(network, layers="b", eager=True)
     net(torch.randn(5, 6)).sum().backward()
@@ -95,8 +95,8 @@ def test_a_connection_that_comes_later_is_found_when_it_comes():
     assert all(p.grad is not None for p in net.parameters())
 
 
-class Later(nn.Module):
-    """Later, the first part's end, or a cast of it, goes into the last part as well."""
+class LateSkip(nn.Module):
+    """With ``late``, the output of the first part, or a cast of it, is added to the result."""
 
     def __init__(self, cast):
         super().__init__()
@@ -111,8 +111,8 @@ class Later(nn.Module):
 
 
 @pytest.mark.parametrize("cast", [False, True])
-def test_a_connection_from_a_cut_around_the_next_is_found_when_it_comes(cast):
-    network = Later(cast)
+def test_a_connection_around_the_next_cut_that_appears_later_is_found_then(cast):
+    network = LateSkip(cast)
     net = DNI(network, layers=["a", "b"], eager=True)
     net(torch.randn(5, 6)).sum().backward()
     network.late = True

@@ -1,4 +1,4 @@
-"""Deferred backward passes: one pass at the end, nothing left behind by one that broke off."""
+"""``defer_backward``: one pass at the end of a scope, and none if the scope fails."""
 
 import threading
 
@@ -40,7 +40,7 @@ def test_gradients_are_propagated_in_one_pass():
     torch.testing.assert_close(x.grad, expected)
 
 
-def test_the_same_tensor_may_be_given_twice():
+def test_the_same_tensor_may_be_passed_twice():
     x, _, first, _ = graph()
     (expected,) = torch.autograd.grad(2 * first, x, retain_graph=True)
     with defer_backward():
@@ -49,7 +49,7 @@ def test_the_same_tensor_may_be_given_twice():
     torch.testing.assert_close(x.grad, expected)
 
 
-def test_outside_of_a_scope_it_is_at_once():
+def test_outside_of_a_scope_backward_runs_at_once():
     x, _, first, _ = graph()
     backward(first)
     assert x.grad is not None
@@ -59,7 +59,7 @@ def test_outside_of_a_scope_it_is_at_once():
 @pytest.mark.parametrize(
     "make", [lambda: BasicSynthesizer(4), lambda: RNN_DNI(4, 5, 4), lambda: Linear_DNI(4, 5, 4)]
 )
-def test_a_body_that_raises_leaves_nothing_behind(optim, make):
+def test_a_scope_whose_body_raises_changes_nothing(optim, make):
     interface = BackwardInterface(make(), optim=optim)
     both = BidirectionalInterface(BasicSynthesizer(4), make(), optim=optim)
     before = interface.state_dict()["_extra_state"]
@@ -77,11 +77,11 @@ def test_a_body_that_raises_leaves_nothing_behind(optim, make):
     assert after["scale"] == before["scale"]
     assert interface.hidden is None
     assert both.forward_interface.stats().updates == 0
-    backward(first)  # no scope is left open
+    backward(first)  # No scope is left open.
     assert x.grad is not None
 
 
-def test_an_error_in_the_pass_itself_closes_the_scope_too():
+def test_an_error_in_the_deferred_pass_closes_the_scope():
     _, _, first, _ = graph()
     first.backward()
     with pytest.raises(RuntimeError), defer_backward():
@@ -101,7 +101,7 @@ def test_scopes_do_not_nest():
     assert x.grad is not None
 
 
-def test_scopes_of_threads_do_not_meet():
+def test_scopes_of_threads_are_independent():
     barrier = threading.Barrier(2)
     found, seen = {}, {}
 
@@ -109,7 +109,7 @@ def test_scopes_of_threads_do_not_meet():
         x = torch.ones(2, requires_grad=True)
         with defer_backward():
             backward((factor * x).sum())
-            barrier.wait(timeout=60)  # both scopes are open
+            barrier.wait(timeout=60)  # Both scopes are open.
             seen[name] = x.grad
             barrier.wait(timeout=60)
         found[name] = x.grad.tolist()
@@ -123,19 +123,19 @@ def test_scopes_of_threads_do_not_meet():
     assert found == {2.0: [2.0, 2.0], 3.0: [3.0, 3.0]}
     with defer_backward():
         done = []
-        thread = threading.Thread(target=lambda: (work_at_once(), done.append(1)))
+        thread = threading.Thread(target=lambda: (backward_at_once(), done.append(1)))
         thread.start()
         thread.join()
     assert done
 
 
-def work_at_once():
+def backward_at_once():
     x = torch.ones(2, requires_grad=True)
     backward(x.sum())
     assert x.grad is not None
 
 
-def test_several_lessons_of_one_interface_are_one_step():
+def test_several_lessons_of_one_interface_are_one_optimizer_step():
     torch.manual_seed(3)
     triggers, messages = torch.randn(2, 6, 4), torch.randn(2, 6, 4)
     interface = BackwardInterface(BasicSynthesizer(4), optim="sgd", lr=0.1)
@@ -148,7 +148,7 @@ def test_several_lessons_of_one_interface_are_one_step():
     assert interface.synthesizer.layers.last.weight.any()
 
 
-def test_a_context_is_that_of_the_call():
+def test_lessons_use_the_context_of_their_call():
     interface = BackwardInterface(BasicSynthesizer(4, context_dim=2), optim="sgd", lr=0.5)
     with defer_backward(), synthesizer_context(torch.tensor([1, 1, 1])):
         interface.send(torch.randn(3, 4), torch.zeros(3, 4))
@@ -157,7 +157,7 @@ def test_a_context_is_that_of_the_call():
     assert weight[:, 5].any()
 
 
-def test_a_half_that_only_sends_waits_for_the_end_of_the_scope():
+def test_send_waits_for_the_end_of_the_scope():
     layer, x = nn.Linear(3, 4), torch.randn(5, 3)
     both = BidirectionalInterface(BasicSynthesizer(4, trigger_dim=3), BasicSynthesizer(4))
     with defer_backward():
@@ -168,7 +168,7 @@ def test_a_half_that_only_sends_waits_for_the_end_of_the_scope():
     assert both.forward_interface.stats().updates == 1
 
 
-def test_misuse_is_one_clear_error():
+def test_wrong_tensors_are_errors():
     x, h, _, _ = graph()
     with pytest.raises(DNIError, match="needs no gradient"):
         backward(torch.ones(()))

@@ -1,6 +1,7 @@
-"""Misuse of interfaces by hand: one clear error, and nothing has changed."""
+"""Misuse of interfaces is one clear error and changes nothing."""
 
 import copy
+import warnings
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from pytorch_dni import (
     BackwardInterface,
     BasicSynthesizer,
     BidirectionalInterface,
+    CheckpointError,
     ContextError,
     DNIError,
     ForwardInterface,
@@ -18,10 +20,12 @@ from pytorch_dni import (
     synthesizer_context,
     SynthesizerError,
 )
+from tests.support.primitives import activation
 
 
 @pytest.fixture
 def both():
+    """Return an interface, and check after the test that it has learned nothing."""
     cut = BidirectionalInterface(
         BasicSynthesizer(5, trigger_dim=3, context_dim=4),
         BasicSynthesizer(5, context_dim=4),
@@ -41,14 +45,10 @@ def both():
 LABELS = torch.tensor([0, 1, 2, 3, 0, 1])
 
 
-def grown(*shape):
-    return torch.randn(*shape, requires_grad=True) * 1
-
-
 @pytest.mark.parametrize("call", ["forward", "send"])
-def test_a_message_of_another_shape(both, call):
+def test_a_message_of_another_shape_is_an_error(both, call):
     with synthesizer_context(LABELS):
-        for message in (grown(6, 4), grown(6, 5, 1)):
+        for message in (activation(6, 4), activation(6, 5, 1)):
             with pytest.raises(SynthesizerError, match=r"middle.*(shape|features)"):
                 getattr(both, call)(message, torch.randn(6, 3))
         with pytest.raises(SynthesizerError, match=r"\(6, 4\).*\(6, 5\)"):
@@ -57,15 +57,15 @@ def test_a_message_of_another_shape(both, call):
             both.forward_interface.send(torch.randn(6, 4), torch.randn(6, 3))
 
 
-def test_a_message_of_another_batch(both):
+def test_a_message_of_another_batch_is_an_error(both):
     with synthesizer_context(LABELS):
         with pytest.raises(DNIError, match="6"):
-            both.send(grown(4, 5), torch.randn(6, 3))
+            both.send(activation(4, 5), torch.randn(6, 3))
         with pytest.raises(DNIError, match="6"):
-            both(grown(4, 5), torch.randn(6, 3))
+            both(activation(4, 5), torch.randn(6, 3))
 
 
-def test_a_trigger_that_needs_no_gradient(both):
+def test_a_trigger_that_needs_no_gradient_is_an_error(both):
     h, x = torch.randn(6, 5), torch.randn(6, 3)
     with synthesizer_context(LABELS):
         for call in (
@@ -78,15 +78,15 @@ def test_a_trigger_that_needs_no_gradient(both):
                 call()
 
 
-def test_backward_outside_of_a_graph(both):
+def test_backward_under_no_grad_is_an_error(both):
     with torch.no_grad():
-        h = grown(6, 5)
+        h = activation(6, 5)
     with synthesizer_context(LABELS), pytest.raises(DNIError, match=r"backward\(\).*no_grad"):
         both.backward_interface.backward(h)
 
 
 @pytest.mark.parametrize(
-    ("context", "told"),
+    ("context", "words"),
     [
         (torch.zeros(5, dtype=torch.int64), "6 samples"),
         (torch.zeros(6, 3), "context_size=4"),
@@ -96,8 +96,8 @@ def test_backward_outside_of_a_graph(both):
         (None, "synthesizer_context"),
     ],
 )
-def test_contexts_that_do_not_fit(both, context, told):
-    h, x = grown(6, 5), torch.randn(6, 3)
+def test_contexts_that_do_not_fit_are_errors(both, context, words):
+    h, x = activation(6, 5), torch.randn(6, 3)
     with synthesizer_context(context):
         for call in (
             lambda: both(h, x),
@@ -107,11 +107,11 @@ def test_contexts_that_do_not_fit(both, context, told):
             lambda: both.backward_interface.backward(h),
             lambda: both.forward_interface.receive(x),
         ):
-            with pytest.raises(ContextError, match=f"middle.*{told}"):
+            with pytest.raises(ContextError, match=f"middle.*{words}"):
                 call()
 
 
-def test_triggers_that_do_not_fit(both):
+def test_triggers_that_do_not_fit_are_errors(both):
     with synthesizer_context(LABELS):
         with pytest.raises(SynthesizerError, match="trigger_dim"):
             both.receive(torch.randn(6, 4))
@@ -122,10 +122,10 @@ def test_triggers_that_do_not_fit(both):
     alone = BackwardInterface(BasicSynthesizer(5))
     for call in (alone, alone.receive, alone.make_trigger):
         with pytest.raises(SynthesizerError, match="trigger_dim"):
-            call(grown(6, 4))
+            call(activation(6, 4))
 
 
-def test_synthesizers_that_do_not_fit():
+def test_synthesizers_that_do_not_fit_are_errors():
     with pytest.raises(SynthesizerError, match="must be a module"):
         BackwardInterface(len)
     with pytest.raises(SynthesizerError, match="LocalLoss_DNI gives gradients only"):
@@ -145,22 +145,32 @@ def test_synthesizers_that_do_not_fit():
         BackwardInterface(Linear_DNI(5, 4, 6)).receive(torch.randn(2, 5))
 
 
-def test_sending_teaches_nothing_where_the_way_back_does_not_fit():
+def test_send_teaches_nothing_where_the_backward_synthesizer_does_not_fit():
     cut = BidirectionalInterface(BasicSynthesizer(5, trigger_dim=3), Linear_DNI(5, 4, 6))
     with pytest.raises(SynthesizerError, match="predicts shape"):
-        cut.send(grown(6, 5), torch.randn(6, 3))
+        cut.send(activation(6, 5), torch.randn(6, 3))
     assert cut.forward_interface.stats().updates == 0
 
 
-def test_an_interface_without_a_name_tells_its_types():
+def test_errors_of_an_interface_without_a_name_state_its_types():
     with pytest.raises(DNIError, match="BackwardInterface with BasicSynthesizer"):
         BackwardInterface(BasicSynthesizer(5))(torch.randn(2, 5))
 
 
-def test_a_synthesizer_without_a_use_for_the_context_leaves_it():
-    cut = BidirectionalInterface(
-        BasicSynthesizer(5, trigger_dim=3), BasicSynthesizer(5, context_dim=4)
-    )
-    with synthesizer_context(LABELS):
-        cut(grown(6, 5), torch.randn(6, 3)).sum().backward()
-    assert cut.stats().updates == 1
+def test_a_state_with_another_optimizer_is_an_error():
+    one, other = (BackwardInterface(BasicSynthesizer(5), optim=o) for o in ("adam", None))
+    state = {"_extra_state": one.state_dict()["_extra_state"], **other.state_dict()}
+    state["_extra_state"] = one.state_dict()["_extra_state"]
+    with pytest.raises(CheckpointError, match="optim"):
+        other.load_state_dict(state)
+
+
+def test_a_forward_interface_alone_warns_once_that_no_gradient_passes():
+    earlier, cut = nn.Linear(4, 5), ForwardInterface(BasicSynthesizer(5, trigger_dim=4))
+    x = torch.randn(6, 4)
+    with pytest.warns(UserWarning, match="BidirectionalInterface"):
+        cut(earlier(x), x).sum().backward()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        cut(earlier(x), x).sum().backward()
+    assert earlier.weight.grad is None

@@ -1,7 +1,6 @@
-"""Interfaces by hand: each primitive against a reference written from the paper's equations."""
+"""Each kind of interface equals a reference written from the paper's equations."""
 
 import copy
-import warnings
 
 import pytest
 import torch
@@ -11,18 +10,24 @@ from torch.nn import functional as F
 from pytorch_dni import (
     backward,
     BackwardInterface,
-    BasicSynthesizer,
     BidirectionalInterface,
     defer_backward,
     ForwardInterface,
     UnidirectionalInterface,
 )
-from tests.support.primitives import agrees, close, double, linear, LR, synthesizer
+from tests.support.primitives import (
+    assert_close,
+    assert_matches_regression,
+    double,
+    linear,
+    LR,
+    synthesizer,
+)
 from tests.support.reference import Chain, Recurrent, Regression, Unlocked
 
 
-class Trained:
-    """An interface's synthesizer trained by itself, or by an optimizer of the user's."""
+class Training:
+    """How a synthesizer is trained: by its interface, or by an optimizer of the user."""
 
     def __init__(self, itself):
         self.options = {"optim": "sgd", "lr": LR} if itself else {"optim": None}
@@ -34,23 +39,23 @@ class Trained:
 
 
 @pytest.fixture(params=[True, False], ids=["itself", "users-optimizer"])
-def trained(request):
-    return Trained(request.param)
+def training(request):
+    return Training(request.param)
 
 
-def frozen_step(network, interfaces, trained):
-    """The references' weights stand still: only the synthesizers learn."""
+def frozen_step(network, interfaces, training):
+    """Let only the synthesizers learn: the weights of the references are fixed."""
     for interface in interfaces:
-        trained.step(interface)
+        training.step(interface)
         interface.zero_grad()
     network.zero_grad()
 
 
 @pytest.mark.parametrize("zero_first", [True, False])
-def test_update_unlock_follows_the_paper(trained, zero_first):
+def test_update_unlock_follows_the_paper(training, zero_first):
     layers = [linear(4, 5), linear(5, 5), linear(5, 2)]
     reference = Chain([layer.weight.detach() for layer in layers], LR)
-    cuts = [BackwardInterface(synthesizer(5, 5), **trained.options) for _ in range(2)]
+    cuts = [BackwardInterface(synthesizer(5, 5), **training.options) for _ in range(2)]
     network = nn.ModuleList(layers)
     for _ in range(6):
         x = double(6, 4)
@@ -64,15 +69,15 @@ def test_update_unlock_follows_the_paper(trained, zero_first):
             network.zero_grad()
         loss.backward()
         for layer, grad in zip(layers, expected, strict=True):
-            close(layer.weight.grad, grad.t())
-        frozen_step(network, cuts, trained)
+            assert_close(layer.weight.grad, grad.t())
+        frozen_step(network, cuts, training)
     for cut, regression in zip(cuts, reference.cuts, strict=True):
-        agrees(cut.synthesizer, regression)
+        assert_matches_regression(cut.synthesizer, regression)
         assert cut.stats().updates == 6
 
 
-def test_the_users_optimizer_finds_the_gradients_in_the_same_pass():
-    """Of the mean squared error in normalised units, and added to what is there."""
+def test_a_users_optimizer_finds_the_gradients_after_the_same_pass():
+    """They are those of the mean squared error in normalized units, added to ``grad``."""
     cut = BackwardInterface(synthesizer(4, 4), optim=None)
     layer = linear(3, 4)
     assert {*map(id, cut.parameters())} == {*map(id, cut.synthesizer.parameters())}
@@ -82,77 +87,66 @@ def test_the_users_optimizer_finds_the_gradients_in_the_same_pass():
         (cut(h) * target).sum().backward()
         bias = cut.synthesizer.layers.last.bias
         rms = target.square().mean().sqrt()
-        close(bias.grad, -2 * (target / rms).sum(0) / target.numel() * repeat)
+        assert_close(bias.grad, -2 * (target / rms).sum(0) / target.numel() * repeat)
 
 
-def test_forward_interface_follows_the_paper(trained):
-    front, behind = linear(4, 5), linear(5, 2)
+def test_forward_interface_follows_the_paper(training):
+    earlier, later = linear(4, 5), linear(5, 2)
     reference = Regression(4, 5, LR)
-    cut = ForwardInterface(synthesizer(4, 5), **trained.options)
+    cut = ForwardInterface(synthesizer(4, 5), **training.options)
     for _ in range(6):
         x = double(6, 4)
-        h = torch.tanh(front(x)).detach()
+        h = torch.tanh(earlier(x)).detach()
         predicted = reference.predict(x)
         crossed = cut(h, x)
-        close(crossed.detach(), predicted)
+        assert_close(crossed.detach(), predicted)
         reference.learn(x, h)
-        behind(crossed).square().mean().backward()
-        trained.step(cut)
+        later(crossed).square().mean().backward()
+        training.step(cut)
         cut.zero_grad()
-    agrees(cut.synthesizer, reference)
+    assert_matches_regression(cut.synthesizer, reference)
 
 
-def test_forward_interface_alone_warns_once_that_it_breaks_backpropagation():
-    front, cut = nn.Linear(4, 5), ForwardInterface(BasicSynthesizer(5, trigger_dim=4))
-    x = torch.randn(6, 4)
-    with pytest.warns(UserWarning, match="BidirectionalInterface"):
-        cut(front(x), x).sum().backward()
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        cut(front(x), x).sum().backward()
-    assert front.weight.grad is None
-
-
-def test_full_unlock_follows_the_paper(trained):
-    front, behind = linear(4, 5), linear(5, 2)
-    reference = Unlocked([front.weight.detach(), behind.weight.detach()], LR)
-    cut = BidirectionalInterface(synthesizer(4, 5), synthesizer(5, 5), **trained.options)
+def test_full_unlock_follows_the_paper(training):
+    earlier, later = linear(4, 5), linear(5, 2)
+    reference = Unlocked([earlier.weight.detach(), later.weight.detach()], LR)
+    cut = BidirectionalInterface(synthesizer(4, 5), synthesizer(5, 5), **training.options)
     for _ in range(6):
         x = double(6, 4)
         expected = reference.gradients(x)
-        behind(cut(torch.tanh(front(x)), x)).square().mean().backward()
-        close(front.weight.grad, expected[0].t())
-        close(behind.weight.grad, expected[1].t())
-        frozen_step(nn.ModuleList([front, behind]), [cut], trained)
-    agrees(cut.forward_interface.synthesizer, reference.ahead)
-    agrees(cut.backward_interface.synthesizer, reference.back)
+        later(cut(torch.tanh(earlier(x)), x)).square().mean().backward()
+        assert_close(earlier.weight.grad, expected[0].t())
+        assert_close(later.weight.grad, expected[1].t())
+        frozen_step(nn.ModuleList([earlier, later]), [cut], training)
+    assert_matches_regression(cut.forward_interface.synthesizer, reference.activation)
+    assert_matches_regression(cut.backward_interface.synthesizer, reference.gradient)
 
 
-def test_halves_that_only_send_and_receive_follow_the_paper(trained):
-    front, behind = linear(4, 5), linear(5, 2)
-    reference = Unlocked([front.weight.detach(), behind.weight.detach()], LR)
-    ours = BidirectionalInterface(synthesizer(4, 5), synthesizer(5, 5), **trained.options)
-    theirs = copy.deepcopy(ours)
+def test_parts_that_only_exchange_messages_follow_the_paper(training):
+    earlier, later = linear(4, 5), linear(5, 2)
+    reference = Unlocked([earlier.weight.detach(), later.weight.detach()], LR)
+    sender = BidirectionalInterface(synthesizer(4, 5), synthesizer(5, 5), **training.options)
+    receiver = copy.deepcopy(sender)
     for _ in range(6):
         x = double(6, 4)
         expected = reference.gradients(x, together=False)
-        ours.send(torch.tanh(front(x)), x)  # its parameters have their gradients now
-        close(front.weight.grad, expected[0].t())
-        behind(theirs.receive(x)).square().mean().backward()
-        close(behind.weight.grad, expected[1].t())
-        frozen_step(nn.ModuleList([front, behind]), [ours, theirs], trained)
-        theirs.forward_interface.load_state_dict(ours.forward_interface.state_dict())
-        ours.backward_interface.load_state_dict(theirs.backward_interface.state_dict())
-    agrees(theirs.forward_interface.synthesizer, reference.ahead)
-    agrees(ours.backward_interface.synthesizer, reference.back)
+        sender.send(torch.tanh(earlier(x)), x)  # Its parameters have their gradients now.
+        assert_close(earlier.weight.grad, expected[0].t())
+        later(receiver.receive(x)).square().mean().backward()
+        assert_close(later.weight.grad, expected[1].t())
+        frozen_step(nn.ModuleList([earlier, later]), [sender, receiver], training)
+        receiver.forward_interface.load_state_dict(sender.forward_interface.state_dict())
+        sender.backward_interface.load_state_dict(receiver.backward_interface.state_dict())
+    assert_matches_regression(receiver.forward_interface.synthesizer, reference.activation)
+    assert_matches_regression(sender.backward_interface.synthesizer, reference.gradient)
 
 
 @pytest.mark.parametrize("factor", [1.0, 0.1])
-def test_truncated_recurrence_follows_the_paper(trained, factor):
+def test_truncated_recurrence_follows_the_paper(training, factor):
     u, w, v = linear(4, 4), linear(3, 4), linear(4, 2)
     weights = nn.ModuleList([u, w, v])
     reference = Recurrent([layer.weight.detach() for layer in weights], LR, factor)
-    future = BackwardInterface(synthesizer(4, 4), **trained.options)
+    future = BackwardInterface(synthesizer(4, 4), **training.options)
     state = expected_state = double(5, 4)
     for _ in range(6):
         xs, ys = double(3, 5, 3), double(3, 5, 2)
@@ -166,23 +160,23 @@ def test_truncated_recurrence_follows_the_paper(trained, factor):
             future.backward(state, factor)
             assert u.weight.grad is None
         for layer, grad in zip(weights, expected, strict=True):
-            close(layer.weight.grad, grad.t())
-        frozen_step(weights, [future], trained)
-        close(state.detach(), expected_state)
-    agrees(future.synthesizer, reference.future)
+            assert_close(layer.weight.grad, grad.t())
+        frozen_step(weights, [future], training)
+        assert_close(state.detach(), expected_state)
+    assert_matches_regression(future.synthesizer, reference.future)
 
 
-def test_send_and_receive_of_each_direction(trained):
-    """``send`` teaches any message by any trigger, ``receive`` predicts it."""
+def test_send_and_receive_follow_the_paper(training):
+    """``send`` teaches any message from any trigger, and ``receive`` predicts it."""
     for kind in (UnidirectionalInterface, ForwardInterface):
-        interface = kind(synthesizer(4, 5), **trained.options)
+        interface = kind(synthesizer(4, 5), **training.options)
         reference = Regression(4, 5, LR)
         for _ in range(5):
             trigger, message = double(6, 4), double(6, 5)
-            close(interface.receive(trigger), reference.predict(trigger))
+            assert_close(interface.receive(trigger), reference.predict(trigger))
             interface.send(message, trigger)
             reference.learn(trigger, message)
-            trained.step(interface)
+            training.step(interface)
             interface.zero_grad()
-        agrees(interface.synthesizer, reference)
+        assert_matches_regression(interface.synthesizer, reference)
     assert not interface.receive(trigger.requires_grad_()).requires_grad

@@ -1,4 +1,4 @@
-"""What the tests of eager learning share."""
+"""Helpers for the tests of eager learning."""
 
 import copy
 
@@ -8,8 +8,9 @@ import torch
 from pytorch_dni import DNI, synthesizer_context
 from tests.support.zoo import ZOO
 
-# Behind their default places: with a skip connection around, a branch, or a layer called twice.
-ELSEWHERE = {
+# The default places do not separate these networks: a skip connection passes around them, the
+# network branches there, or the layer runs twice.
+LAYERS = {
     "residual": "stem",
     "transformer": ["embedding", "blocks.layers.*"],
     "shared": "stem",
@@ -17,20 +18,20 @@ ELSEWHERE = {
 }
 
 
-def nets(name, **options):
-    """The same network twice: the default way, and eagerly."""
-    options = {"layers": ELSEWHERE.get(name), "recurrent": False, **options}
+def default_and_eager(name, **options):
+    """Return the same network wrapped twice: the default way, and eagerly."""
+    options = {"layers": LAYERS.get(name), "recurrent": False, **options}
     torch.manual_seed(0)
     network = ZOO[name].build()
-    made = []
+    nets = []
     for eager in (False, True):
         torch.manual_seed(3)
-        made.append(DNI(copy.deepcopy(network), eager=eager, **options))
-    return made
+        nets.append(DNI(copy.deepcopy(network), eager=eager, **options))
+    return nets
 
 
 def train(net, inputs, loss, labels=None, lr=0.05):
-    torch.manual_seed(3)  # of synthesizers too, where they are made now
+    torch.manual_seed(3)  # Synthesizers may be made in the first step.
     optimizer = torch.optim.SGD(net.parameters(), lr=lr, momentum=0.9)
     for x in inputs:
         optimizer.zero_grad()
@@ -40,7 +41,8 @@ def train(net, inputs, loss, labels=None, lr=0.05):
         optimizer.step()
 
 
-def agree(a, b):
+def assert_same_training(a, b):
+    """Compare the parameters and the statistics of two wrappers."""
     for ours, theirs in zip(a.parameters(), b.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs)
     assert {n: s.updates for n, s in a.stats().items()} == {

@@ -1,4 +1,4 @@
-"""What the tests of interfaces by hand share."""
+"""Helpers for the tests of interfaces that are placed by hand."""
 
 import torch
 from torch import nn
@@ -15,8 +15,14 @@ from pytorch_dni import (
 LR = 0.3
 
 
-def close(found, expected):
+def assert_close(found, expected):
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-13)
+
+
+def assert_matches_regression(synthesizer, regression):
+    """Compare a synthesizer of one layer with a reference's :class:`Regression`."""
+    assert_close(synthesizer.layers.last.weight.detach(), regression.a.t())
+    assert_close(synthesizer.layers.last.bias.detach(), regression.b)
 
 
 def double(*shape):
@@ -31,12 +37,8 @@ def synthesizer(before, after):
     return BasicSynthesizer(after, trigger_dim=before).double()
 
 
-def agrees(found, reference):
-    close(found.layers.last.weight.detach(), reference.a.t())
-    close(found.layers.last.bias.detach(), reference.b)
-
-
 def every_kind(optim="adam"):
+    """Return an interface for each kind of synthesizer, and a shape that fits it."""
     options = {"optim": optim, "context_size": 3}
     return {
         "linear": (BackwardInterface(Linear_DNI(8, 7, 5), **options), (4, 5)),
@@ -45,3 +47,20 @@ def every_kind(optim="adam"):
         "local": (BackwardInterface(LocalLoss_DNI(5, 7, 3), **options), (4, 5)),
         "basic": (BackwardInterface(BasicSynthesizer(5, 1, 7, context_dim=3), optim=optim), (4, 5)),
     }
+
+
+def activation(*shape):
+    """Return a random tensor that requires a gradient and is no leaf."""
+    return torch.randn(*shape, requires_grad=True) * 1
+
+
+def batchnorm_mlp():
+    return nn.Sequential(
+        nn.Linear(6, 16),
+        nn.BatchNorm1d(16),
+        nn.ReLU(),
+        nn.Linear(16, 16),
+        nn.BatchNorm1d(16),
+        nn.ReLU(),
+        nn.Linear(16, 3),
+    )

@@ -9,7 +9,7 @@ FLOAT64 = {"dtype": torch.float64}
 class Regression:
     """A linear synthesizer M(x) = r (x A + b), r the running root mean square of the message.
 
-    Learns by a plain gradient step of the mean squared error between M / r and message / r.
+    It learns by one gradient step of the mean squared error between M / r and message / r.
     """
 
     def __init__(self, before, after, lr):
@@ -26,17 +26,20 @@ class Regression:
         self.mean_square = DECAY * self.mean_square + (1 - DECAY) * message.square().mean().item()
         self.steps += 1
         target = message / self.scale() if self.mean_square else torch.zeros_like(message)
-        error = 2 * (x @ self.a + self.b - target) / message.numel()
+        self.descend(x, target)
+
+    def descend(self, x, target):
+        error = 2 * (x @ self.a + self.b - target) / target.numel()
         self.a -= self.lr * x.t() @ error
         self.b -= self.lr * error.sum(0)
 
 
 class Chain:
-    """Two cuts in a three-layer tanh network, synthetic gradients.
+    """Two cuts in a three-layer tanh network that learns from synthetic gradients.
 
     h1 = tanh(x W1), h2 = tanh(h1 W2), y = h2 W3, L = mean(y^2). A part learns from
-    (1 - lambda) M(h) + lambda d with d the gradient that came to the cut, which at h1 is itself
-    built on what went on at h2 (bootstrapped).
+    (1 - lambda) M(h) + lambda d, where d is the gradient that arrives at the cut. At h1, d is
+    computed from the mix that h2 passed on (bootstrapped).
     """
 
     def __init__(self, weights, lr):
@@ -64,31 +67,33 @@ class Chain:
 class Unlocked:
     """One cut with the full unlock: h = tanh(x W1), y = p W2, L = mean(y^2).
 
-    p is predicted from x in h's place; dL/dp is learned at ``seen``, h in one process and p where
-    only messages pass; what goes back to h is predicted from h.
+    p is predicted from x and takes the place of h. The prediction of dL/dp is learned from h where
+    both parts run in one process, and from p where they exchange messages alone. The gradient for
+    h is predicted from h.
     """
 
     def __init__(self, weights, lr):
         self.w1, self.w2 = (w.t().clone() for w in weights)
         features, width = self.w1.shape
-        self.ahead, self.back = Regression(features, width, lr), Regression(width, width, lr)
+        self.activation = Regression(features, width, lr)
+        self.gradient = Regression(width, width, lr)
 
     def gradients(self, x, together=True):
         h = torch.tanh(x @ self.w1)
-        p = self.ahead.predict(x)
-        synthetic = self.back.predict(h)
+        p = self.activation.predict(x)
+        synthetic = self.gradient.predict(h)
         y = p @ self.w2
         dy = 2 * y / y.numel()
-        self.ahead.learn(x, h)
-        self.back.learn(h if together else p, dy @ self.w2.t())
+        self.activation.learn(x, h)
+        self.gradient.learn(h if together else p, dy @ self.w2.t())
         return [x.t() @ (synthetic * (1 - h**2)), p.t() @ dy]
 
 
 class Recurrent:
     """Windows of h' = tanh(h U + x W), L = sum over time of mean((h V - y)^2).
 
-    The gradient that the last state of a window would get from the future is predicted from it;
-    the target at a window's first state is the gradient that comes there, bootstrapped.
+    The gradient that later windows would send to a window's last state is predicted from that
+    state. The target at a window's first state is the gradient that arrives there (bootstrapped).
     """
 
     def __init__(self, weights, lr, factor):
@@ -96,12 +101,15 @@ class Recurrent:
         width = len(self.u)
         self.future, self.factor = Regression(width, width, lr), factor
 
-    def gradients(self, state, xs, ys):
+    def states(self, state, xs):
         states = [state]
         for x in xs:
             states.append(torch.tanh(states[-1] @ self.u + x @ self.w))
+        return states
+
+    def backpropagate(self, states, xs, ys, dh):
+        """Return the gradients by the first state and the weights, given that by the last state."""
         du, dw, dv = (torch.zeros_like(w) for w in (self.u, self.w, self.v))
-        dh = self.factor * self.future.predict(states[-1])
         for t in reversed(range(len(xs))):
             dy = 2 * (states[t + 1] @ self.v - ys[t]) / ys[t].numel()
             dv += states[t + 1].t() @ dy
@@ -109,18 +117,25 @@ class Recurrent:
             du += states[t].t() @ da
             dw += xs[t].t() @ da
             dh = da @ self.u.t()
+        return dh, [du, dw, dv]
+
+    def gradients(self, state, xs, ys):
+        states = self.states(state, xs)
+        dh = self.factor * self.future.predict(states[-1])
+        dh, grads = self.backpropagate(states, xs, ys, dh)
         self.future.learn(state, dh)
-        return states[-1], [du, dw, dv]
+        return states[-1], grads
 
 
 class Windows(Recurrent):
-    """As :class:`Recurrent`, with what keeps it stable, per sample and per window.
+    """As :class:`Recurrent`, with the measures that keep it stable, for each sample and window.
 
-    - The unit r is the running root mean square of gradients of windows into which nothing was
-      sent. When it moves, A and b are divided by as much as it grew.
-    - What is sent in is cut, in each sample, to ``bound`` times r sqrt(width).
-    - Each ``probe``-th window is sent nothing, and teaches nothing.
-    - Where a state is not handed on, what came before it learns zero; dead samples do not count.
+    - The scale r is the running root mean square of the gradients of windows into which no
+      prediction was sent. When r grows by a factor, A and b are divided by that factor.
+    - A prediction that is sent is clipped, for each sample, to the norm ``bound`` r sqrt(width).
+    - No prediction is sent into each ``probe``-th window, and the synthesizer learns nothing there.
+    - Where a state is not passed on, the state before it has the target zero. Samples whose
+      sequence is over do not count.
     """
 
     def __init__(self, weights, lr, factor, bound, probe):
@@ -129,32 +144,23 @@ class Windows(Recurrent):
         self.left = None
 
     def window(self, state, xs, ys, handed, counts, ended):
-        """One window; ``handed`` and ``counts`` are of the state given, ``ended`` of the next."""
+        """Run a window; ``handed`` and ``counts`` are of its first state, ``ended`` of its last."""
         f = self.future
         self.windows += 1
         skip = self.windows % self.probe == 0
         pure = skip or not f.steps
-        states = [state]
-        for x in xs:
-            states.append(torch.tanh(states[-1] @ self.u + x @ self.w))
+        states = self.states(state, xs)
         sent = f.predict(states[-1])
         longest = self.bound * f.scale() * len(self.u) ** 0.5
         norms = sent.norm(dim=1, keepdim=True)
         sent = torch.where(norms > longest, sent * longest / norms.clamp_min(1e-300), sent)
         sent = torch.where(ended[:, None], torch.zeros_like(sent), sent)
         dh = torch.zeros_like(sent) if pure else self.factor * sent
-        du, dw, dv = (torch.zeros_like(w) for w in (self.u, self.w, self.v))
-        for t in reversed(range(len(xs))):
-            dy = 2 * (states[t + 1] @ self.v - ys[t]) / ys[t].numel()
-            dv += states[t + 1].t() @ dy
-            da = (dh + dy @ self.v.t()) * (1 - states[t + 1] ** 2)
-            du += states[t].t() @ da
-            dw += xs[t].t() @ da
-            dh = da @ self.u.t()
+        dh, grads = self.backpropagate(states, xs, ys, dh)
         if self.left is not None:
             self.learn(dh, handed, counts, pure, skip)
         self.left = states[-1]
-        return states[-1], [du, dw, dv]
+        return states[-1], grads
 
     def learn(self, grad, handed, counts, pure, skip):
         f = self.future
@@ -170,7 +176,4 @@ class Windows(Recurrent):
         if skip or not counts.any():
             return
         h = self.left[counts]
-        goal = target[counts] / f.scale() if f.scale() else torch.zeros_like(h)
-        error = 2 * (h @ f.a + f.b - goal) / h.numel()
-        f.a -= f.lr * h.t() @ error
-        f.b -= f.lr * error.sum(0)
+        f.descend(h, target[counts] / f.scale() if f.scale() else torch.zeros_like(h))
