@@ -1,55 +1,21 @@
-"""Temporal interfaces: memory, copies and checkpoints."""
+"""Checkpoints and copies of recurrent networks."""
 
 import copy
-import gc
-import io
 
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from pytorch_dni import (
-    DNI,
-    Future,
-    synthesizer_context,
-)
-from tests.support.recurrent_zoo import (
-    data,
-    detached,
-    NETWORKS,
-    Sequence,
-    tensors,
-)
-
-
-def live():
-    gc.collect()
-    return sum(issubclass(type(o), torch.Tensor) for o in gc.get_objects())
-
-
-@pytest.mark.parametrize("name", NETWORKS)
-def test_memory_is_flat(name):
-    build, recurrent = NETWORKS[name]
-    net = DNI(build(), recurrent=recurrent)
-    optimizer = torch.optim.Adam(net.parameters())
-    x, y = (t.float() for t in data(1)[0])
-    counts, state = [], None
-    for i in range(60):
-        out, state = net(x, state)
-        loss = F.mse_loss(out, y)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        if i in (20, 40, 59):
-            counts.append(live())
-    assert counts[0] >= counts[1] >= counts[2]
+from pytorch_dni import DNI, Future, synthesizer_context
+from tests.support.checkpoints import through_file
+from tests.support.recurrent_zoo import data, detached, NETWORKS, Sequence, tensors
 
 
 @pytest.mark.parametrize("name", ["lstm", "gru cell", "own"])
 @pytest.mark.parametrize("how", ["state_dict", "deepcopy"])
 @pytest.mark.parametrize("context", [None, 3])
-def test_resuming_is_as_if_never_stopped(name, how, context):
+def test_resumed_training_equals_uninterrupted_training(name, how, context):
     build, recurrent = NETWORKS[name]
     network = build()
     options = {"recurrent": recurrent, "context_size": context, "future": Future(probe=3)}
@@ -72,18 +38,15 @@ def test_resuming_is_as_if_never_stopped(name, how, context):
     if how == "deepcopy":
         other = copy.deepcopy(net)
     else:
-        file = io.BytesIO()
-        torch.save(net.state_dict(), file)
-        file.seek(0)
         other = DNI(copy.deepcopy(network), **options)
-        other.load_state_dict(torch.load(file, weights_only=True))
+        other.load_state_dict(through_file(net.state_dict()))
     ends = [train(one, pairs[9:], state) for one in (net, other)]
     for ours, theirs in zip(*(tensors(end) for end in ends), strict=True):
         assert torch.equal(ours, theirs)
     assert net.stats() == other.stats()
 
 
-def test_a_state_that_is_loaded_after_a_window_broke_off_holds():
+def test_a_checkpoint_may_be_loaded_after_a_failed_window():
     network, pairs = Sequence(nn.GRU), data(12)
 
     def train(net, pairs, state):
@@ -105,7 +68,7 @@ def test_a_state_that_is_loaded_after_a_window_broke_off_holds():
     assert net.stats() == fresh.stats()
 
 
-def test_resuming_with_cuts_in_space_that_are_met_late():
+def test_a_checkpoint_keeps_cuts_that_were_placed_late():
     class Late(Sequence):
         def __init__(self):
             super().__init__(nn.GRU)

@@ -1,4 +1,4 @@
-"""What the tests of lessons over several windows share."""
+"""Helpers for the tests of targets that span several windows."""
 
 import copy
 
@@ -6,18 +6,14 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from pytorch_dni import (
-    DNI,
-    Future,
-    Linear_DNI,
-)
+from pytorch_dni import DNI, Future, Linear_DNI
 from tests.support.recurrent_zoo import detached, NETWORKS, rebuilt, side_by_side, tensors
 
 LAMBDA, FACTOR = 0.7, 0.8
 
 
-class Plain_DNI(Linear_DNI):
-    """In the gradients' own units, so that all can be written out."""
+class Unscaled_DNI(Linear_DNI):
+    """A synthesizer in the units of the gradients, so that the equations need no scale."""
 
     normalize_target = False
 
@@ -27,8 +23,8 @@ class Plain_DNI(Linear_DNI):
             nn.init.normal_(parameter, std=0.3)
 
 
-class Sum(torch.optim.Optimizer):
-    """Adds up what would be learned."""
+class GradientSum(torch.optim.Optimizer):
+    """Sums the gradients of all steps and changes no parameter."""
 
     def __init__(self, parameters, lr):
         super().__init__(parameters, {"lr": lr})
@@ -47,23 +43,27 @@ def window_loss(out, y):
     return F.mse_loss(out, y)
 
 
-def returns(network, states, pairs, predict, lambda_, factor, name, future):
-    """G[k], from the last window to the first, by the equation; ``future`` is that after all."""
-    goals, after = [], future
+def lambda_returns(network, states, pairs, predict, lambda_, factor, name, future):
+    """Return the targets G[k] of windows by the equation, computed from the last to the first.
+
+    ``future`` is the target of the state after the last window, or None where only the prediction
+    is known there.
+    """
+    targets, after = [], future
     for k in reversed(range(len(pairs))):
         leaf = side_by_side(states[k], name).detach().requires_grad_()
         out, state = network(pairs[k][0], unjoined(leaf, states[k], name))
         last = side_by_side(state, name)
-        told = predict(last.detach())
-        message = told if after is None else (1 - lambda_) * told + lambda_ * after
+        predicted = predict(last.detach())
+        message = predicted if after is None else (1 - lambda_) * predicted + lambda_ * after
         total = window_loss(out, pairs[k][1]) + (factor * message * last).sum()
         (after,) = torch.autograd.grad(total, leaf)
-        goals.append(after)
-    return goals[::-1]
+        targets.append(after)
+    return targets[::-1]
 
 
 def unjoined(leaf, like, name):
-    """The state whose tensors stand side by side in ``leaf``."""
+    """Return the state whose tensors stand side by side in ``leaf``, one row for each sample."""
     place = 0
 
     def next_tensor():
@@ -78,8 +78,8 @@ def unjoined(leaf, like, name):
     return rebuilt(like, next_tensor())
 
 
-def run(net, pairs, state=None):
-    """Windows, each backpropagated; the states that they began with."""
+def run_windows(net, pairs, state=None):
+    """Run and backpropagate windows; return the states that they began with, and the last one."""
     states = []
     for x, y in pairs:
         states.append(state)
@@ -89,18 +89,18 @@ def run(net, pairs, state=None):
     return states, state
 
 
-def wrapped(name, target, num_layers=0, **given):
+def bare_and_wrapped(name, target, num_layers=0, **given):
+    """Return a network of the zoo, and a copy of it in a wrapper with the given target."""
     torch.manual_seed(1)
     build, recurrent = NETWORKS[name]
     options = {"factor": FACTOR, "bound": None, "guard": False, **given}
-    future = Future(target=target, **options)
     bare = build().double()
     net = DNI(
         copy.deepcopy(bare),
         recurrent=recurrent,
-        future=future,
-        dni_network=Plain_DNI,
+        future=Future(target=target, **options),
+        dni_network=Unscaled_DNI,
         dni_params={"num_layers": num_layers},
-        grad_optim=Sum,
+        grad_optim=GradientSum,
     )
     return bare, net

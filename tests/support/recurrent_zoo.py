@@ -7,7 +7,7 @@ from pytorch_dni import StateSpec
 
 
 class Sequence(nn.Module):
-    """PyTorch's own modules, several layers."""
+    """A recurrent module of PyTorch with two layers, and a head."""
 
     def __init__(self, kind):
         super().__init__()
@@ -19,7 +19,7 @@ class Sequence(nn.Module):
 
 
 class Loop(nn.Module):
-    """A cell in a Python loop."""
+    """A recurrent cell in a Python loop."""
 
     def __init__(self, kind):
         super().__init__()
@@ -34,7 +34,7 @@ class Loop(nn.Module):
 
 
 class Memory(nn.Module):
-    """A user's own: its state is a mapping with a matrix in it, given as a keyword."""
+    """A user's module. Its state is a mapping that holds a matrix, passed as a keyword."""
 
     def __init__(self):
         super().__init__()
@@ -49,6 +49,8 @@ class Memory(nn.Module):
 
 
 class Own(nn.Module):
+    """A network around the user's module."""
+
     def __init__(self):
         super().__init__()
         self.core, self.head = Memory(), nn.Linear(4, 2)
@@ -74,6 +76,7 @@ NETWORKS = {
 
 
 def tensors(state):
+    """Return the tensors of a state in order."""
     if isinstance(state, torch.Tensor):
         return [state]
     children = state.values() if isinstance(state, dict) else state
@@ -81,6 +84,7 @@ def tensors(state):
 
 
 def rebuilt(state, new):
+    """Return a state of the same structure with the tensors of the iterator ``new``."""
     if isinstance(state, torch.Tensor):
         return next(new)
     if isinstance(state, dict):
@@ -93,13 +97,14 @@ def detached(state):
 
 
 def data(windows=4, steps=3, batch=5):
+    """Return inputs and targets of windows."""
     torch.manual_seed(3)
     x = torch.randn(windows, steps, batch, 3, dtype=torch.float64)
     return list(zip(x, torch.randn(windows, steps, batch, 2, dtype=torch.float64), strict=True))
 
 
 def side_by_side(state, name):
-    """Written out: layers and tensors of a sample in a row."""
+    """Return all tensors of a state as one row for each sample."""
     rows = []
     for t in tensors(state):
         by_sample = t.transpose(0, 1) if name in ("lstm", "gru", "rnn") else t
