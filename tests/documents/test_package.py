@@ -1,4 +1,4 @@
-"""The library needs torch alone, and speaks of its public names."""
+"""The package needs torch alone, and its public names are documented."""
 
 import subprocess
 import sys
@@ -19,6 +19,6 @@ def test_import_needs_torch_alone():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_public_names_are_there_and_documented():
+def test_public_names_exist_and_are_documented():
     for name in pytorch_dni.__all__:
         assert getattr(pytorch_dni, name).__doc__, name

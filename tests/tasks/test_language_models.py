@@ -1,42 +1,27 @@
-"""The language models: text, tables, checkpoints, samples."""
+"""Language models: comparisons, samples, options."""
 
 import json
 import math
-import random
 
 import pytest
 import torch
 
-from tasks import char_language_model, language, language_runs, word_language_model
+from tasks import char_language_model, language_runs, word_language_model
+from tests.support.programs import run
 
 SMALL = ["--batch", "4", "--hidden", "12", "--window", "3", "--synthesizer-hidden", "8"]
 SMALL += ["--device", "cpu", "--every", "10"]
 MODELS = {"char": char_language_model, "word": word_language_model}
 
 
-@pytest.fixture
-def folder(tmp_path):
-    words, chance = ["the", "cat", "sat", "on", "a", "mat", "<unk>", "N"], random.Random(0)
-    for split, lines in (("train", 80), ("valid", 30), ("test", 30)):
-        text = "\n".join(
-            " ".join(chance.choices(words, [9, 5, 3, 2, 1, 1, 1, 1], k=6)) for _ in range(lines)
-        )
-        (tmp_path / f"ptb.{split}.txt").write_text(text + "\n")
-    return tmp_path
-
-
-def run(module, *argv):
-    return module.main([str(argument) for argument in argv])
-
-
 @pytest.mark.parametrize("name", MODELS)
-def test_a_comparison_learns_prints_its_table_and_can_be_sampled(name, folder, capsys):
-    module, out = MODELS[name], folder / "run"
-    common = [*SMALL, "--data", folder, "--lr", 2e-2]
+def test_a_comparison_learns_prints_its_table_and_can_be_sampled(name, corpus, capsys):
+    module, out = MODELS[name], corpus / "run"
+    common = [*SMALL, "--data", corpus, "--lr", 2e-2]
     assert run(module, *common, "--updates", 60, "--seed", "1,2", "--out", out) == 0
-    told = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in told[2:]] == [*language_runs.MODES]
-    assert [line.split()[1] for line in told[2:]] == ["3", "12", "3"]
+    printed = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in printed[2:]] == [*language_runs.MODES]
+    assert [line.split()[1] for line in printed[2:]] == ["3", "12", "3"]
     rows = [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
     assert {(r["mode"], r["seed"]) for r in rows} == {
         (m, s) for m in language_runs.MODES for s in (1, 2)
@@ -60,69 +45,26 @@ def test_a_comparison_learns_prints_its_table_and_can_be_sampled(name, folder, c
     assert run(module, *common, "--seconds", 0.2, "--mode", "dni") == 0
 
 
-def test_symbols(folder):
-    text = language_runs.Text(folder, list)
-    assert "".join(text.vocabulary[i] for i in text.splits["test"].tolist()) == (
-        (folder / "ptb.test.txt").read_text()
-    )
-    (folder / "ptb.test.txt").write_text("the dog sat\n")
-    words = language_runs.Text(folder, word_language_model._words)
-    told = [words.vocabulary[i] for i in words.splits["test"].tolist()]
-    assert told == ["the", "<unk>", "sat", "<eos>"]
-    streams = language_runs._streams(torch.arange(11), 3)
-    assert streams.tolist() == [[0, 3, 6], [1, 4, 7], [2, 5, 8]]
-
-
-def test_bits_are_those_of_the_whole_validation_text(folder):
-    argv = [*SMALL, "--data", str(folder)]
-    made = language.parser("char_language_model", "", hidden=8)
-    args = made.parse_args(argv)
-    text = language_runs.Text(folder, list)
-    run_ = language_runs.Run("bptt", 1, text, args)
-    with torch.no_grad():
-        for parameter in run_.network.parameters():
-            parameter.zero_()
-    assert run_.evaluate() == pytest.approx(math.log2(len(text.vocabulary)))
-
-
-def test_windows_follow_each_other_through_the_text(folder):
-    args = language.parser("char_language_model", "", hidden=8).parse_args(
-        [*SMALL, "--data", str(folder)]
-    )
-    run_ = language_runs.Run("dni", 1, language_runs.Text(folder, list), args)
-    length = len(run_._train)
-    places, last = [], 0
-    for _ in range(length):
-        run_.update()
-        if run_._place < last:
-            assert last == length - 1
-        elif last:
-            assert run_._place == min(last + 3, length - 1)
-        places.append(run_._place)
-        last = run_._place
-    assert places.count(length - 1) >= 2
-
-
-def test_bad_options(folder, capsys, monkeypatch):
+def test_wrong_options_are_errors(corpus, capsys, monkeypatch):
     monkeypatch.delenv("DNI_DATA", raising=False)
     module = char_language_model
-    out = folder / "run"
+    out = corpus / "run"
     for argv, words in [
         ([], "--data"),
-        (["--data", folder / "none"], "ptb.train.txt"),
-        (["--data", folder, "--mode", "bp"], "'bp'"),
-        (["--data", folder, "--batch", 5000], "--batch 5000"),
+        (["--data", corpus / "none"], "ptb.train.txt"),
+        (["--data", corpus, "--mode", "bp"], "'bp'"),
+        (["--data", corpus, "--batch", 5000], "--batch 5000"),
         (["--sample", 3], "--out"),
-        (["--sample", 3, "--out", folder], "nothing to sample"),
+        (["--sample", 3, "--out", corpus], "nothing to sample"),
     ]:
         with pytest.raises(SystemExit) as ended:
             run(module, *argv)
         assert ended.value.code == 2
         assert words in capsys.readouterr().err
-    run(module, *SMALL, "--data", folder, "--updates", 2, "--out", out)
+    run(module, *SMALL, "--data", corpus, "--updates", 2, "--out", out)
     capsys.readouterr()
     for other, argv, words in [
-        (module, [*SMALL, "--data", folder, "--out", out], "holds a run already"),
+        (module, [*SMALL, "--data", corpus, "--out", out], "holds a run already"),
         (word_language_model, ["--sample", 3, "--out", out], "is of char_language_model"),
     ]:
         with pytest.raises(SystemExit):
