@@ -1,0 +1,11 @@
+"""All cases by name: each is a function that returns a list of tensors."""
+
+from . import cases_cuts, cases_interfaces, cases_resumed, cases_temporal, cases_windows
+
+CASES = {
+    **cases_cuts.CASES,
+    **cases_windows.CASES,
+    **cases_interfaces.CASES,
+    **cases_temporal.CASES,
+    **cases_resumed.CASES,
+}
