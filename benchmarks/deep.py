@@ -163,6 +163,6 @@ def contestant(
     if isinstance(net, DNI):
         for interface in net.interfaces.values():
             synthesizers += interface.synthesizer.parameters()
-        own = net._cuts.learner.optimizer
+        own = net._rooms.learner.optimizer
         optimizers += [] if own is None else [own]
     return Contestant(bare, step, synthesizers, optimizers)

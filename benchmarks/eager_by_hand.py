@@ -15,7 +15,7 @@ from torch import nn, Tensor
 from torch.nn import functional as F
 
 from pytorch_dni import DNI
-from pytorch_dni.synthesizers._perceptron import Perceptron
+from pytorch_dni.synthesizers._mlp import MLP
 
 from .deep import Deep, Kind, Step
 
@@ -43,7 +43,7 @@ class Synthesizer:
         layers: Gives the parameters.
     """
 
-    def __init__(self, layers: Perceptron) -> None:
+    def __init__(self, layers: MLP) -> None:
         self.first, self.last, self.bias = layers.first.weight, layers.last.weight, layers.last.bias
         self.gain, self.shift = layers.gains[0], layers.shifts[0]
         self._mean_square, self._count = 0.0, 0

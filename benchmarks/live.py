@@ -10,7 +10,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.optim import Optimizer
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from pytorch_dni._tree import mapped
+from pytorch_dni._tree import map_tensors
 
 
 class Live(TorchDispatchMode):
@@ -33,7 +33,7 @@ class Live(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         output = func(*args, **(kwargs or {}))
         self._bury()
-        mapped(output, self._note)
+        map_tensors(output, self._note)
         return output
 
     def _bury(self) -> None:

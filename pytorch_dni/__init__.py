@@ -1,6 +1,6 @@
 """Synthetic gradients (Decoupled Neural Interfaces) for any PyTorch module, in one line."""
 
-from ._moments import InterfaceStats
+from ._statistics import InterfaceStats
 from .context import synthesizer_context
 from .dni import DNI
 from .errors import CheckpointError, ContextError, DNIError, SelectionError, SynthesizerError
@@ -12,7 +12,7 @@ from .interfaces import (
     ForwardInterface,
     UnidirectionalInterface,
 )
-from .recurrent import CriticInterface, Future, StateSpec, TemporalInterface
+from .recurrent import CriticInterface, FutureGradient, StateSpec, TemporalInterface
 from .synthesizers import (
     BasicSynthesizer,
     Conv2d_DNI,
@@ -37,7 +37,7 @@ __all__ = [
     "TemporalInterface",
     "CriticInterface",
     "StateSpec",
-    "Future",
+    "FutureGradient",
     "backward",
     "defer_backward",
     "DNI_Network",

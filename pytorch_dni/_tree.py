@@ -1,18 +1,46 @@
-"""Finding activations in what modules return, and putting others in their place."""
+"""Finding tensors in what modules take and return, and replacing them."""
 
 import copy
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-Like: TypeAlias = "tuple[list[int], str]"  # shape and type of a tensor, as plain data
+
+class TensorSpec(NamedTuple):
+    """Shape and type of a tensor.
+
+    Attributes:
+        shape: Sizes of the dimensions.
+        dtype: Name of the type, without ``torch.``.
+    """
+
+    shape: list[int]
+    dtype: str
+
+    @classmethod
+    def of(cls, tensor: Tensor) -> "TensorSpec":
+        """Return the specification of a tensor."""
+        return cls([*tensor.shape], str(tensor.dtype).removeprefix("torch."))
+
+    def zeros(self, device: torch.device) -> Tensor:
+        """Return a tensor of zeros of this shape and type.
+
+        Raises:
+            ValueError: The shape or the type is none.
+        """
+        dtype = getattr(torch, self.dtype, None) if isinstance(self.dtype, str) else None
+        if not isinstance(dtype, torch.dtype):
+            raise ValueError(f"{self.dtype!r} is not the name of a tensor type")
+        if not all(isinstance(size, int) and size >= 0 for size in self.shape):
+            raise ValueError(f"{self.shape!r} is not the shape of a tensor")
+        return torch.zeros(self.shape, dtype=dtype, device=device)
 
 
 def first_activation(output: object) -> Tensor | None:
-    """The first floating-point tensor in a module's output, which is where the module is cut.
+    """Return the first floating-point tensor in a module's output, where the module is cut.
 
     Looks through tuples, lists, mappings and dataclasses, so that ``(sequence, state)`` of a
     recurrent module gives its sequence and a model-output record its first field.
@@ -35,51 +63,42 @@ def first_activation(output: object) -> Tensor | None:
     return None
 
 
-def replaced(output: Any, fn: Callable[[Tensor], Tensor]) -> Any:
-    """What a module returned, with ``fn`` applied to each floating-point tensor in it."""
-    return mapped(output, lambda tensor: fn(tensor) if tensor.is_floating_point() else tensor)
+def map_floating(output: Any, function: Callable[[Tensor], Tensor]) -> Any:
+    """Return a tree with ``function`` applied to each floating-point tensor in it."""
+    return map_tensors(
+        output, lambda tensor: function(tensor) if tensor.is_floating_point() else tensor
+    )
 
 
-def mapped(output: Any, fn: Callable[[Tensor], Tensor]) -> Any:
-    """What a module takes or returns, with ``fn`` applied to each tensor in it."""
+def map_tensors(output: Any, function: Callable[[Tensor], Tensor]) -> Any:
+    """Return a tree with ``function`` applied to each tensor in it."""
     if isinstance(output, Tensor):
-        return fn(output)
+        return function(output)
     if isinstance(output, Mapping):
-        # A copy keeps what a mapping of one's own class has besides its items.
+        # A copy keeps what a mapping of the user's own class has besides its items.
         changed: Any = copy.copy(output)
         for key, child in output.items():
-            changed[key] = mapped(child, fn)
+            changed[key] = map_tensors(child, function)
         return changed
     if isinstance(output, tuple) and hasattr(output, "_fields"):
-        return type(output)(*(mapped(child, fn) for child in output))
+        return type(output)(*(map_tensors(child, function) for child in output))
     if isinstance(output, (tuple, list)):
-        return type(output)(mapped(child, fn) for child in output)
+        return type(output)(map_tensors(child, function) for child in output)
     if dataclasses.is_dataclass(output) and not isinstance(output, type):
         names = [field.name for field in dataclasses.fields(output) if field.init]
         return dataclasses.replace(
-            output, **{name: mapped(getattr(output, name), fn) for name in names}
+            output, **{name: map_tensors(getattr(output, name), function) for name in names}
         )
     return output
 
 
-def like(tensor: Tensor) -> Like:
-    """What :func:`zeros` makes another of the kind from."""
-    return [*tensor.shape], str(tensor.dtype).removeprefix("torch.")
-
-
-def zeros(like: Like, device: torch.device) -> Tensor:
-    """A tensor of that shape and type."""
-    shape, dtype = like
-    return torch.zeros(shape, dtype=getattr(torch, dtype), device=device)
-
-
-def floats(output: object) -> list[Tensor]:
-    """All floating-point tensors in what a module takes or returns, in ``replaced``'s order."""
+def floating_tensors(output: object) -> list[Tensor]:
+    """Return all floating-point tensors in a tree, in the order of :func:`map_floating`."""
     found: list[Tensor] = []
 
     def note(tensor: Tensor) -> Tensor:
         found.append(tensor)
         return tensor
 
-    replaced(output, note)
+    map_floating(output, note)
     return found

@@ -1,9 +1,8 @@
-"""Contexts: what a synthesizer may know besides the activation, labels most of all (cDNI)."""
+"""Contexts: what a synthesizer knows besides the activation, labels most of all (cDNI)."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -11,15 +10,15 @@ from torch.nn import functional as F
 
 from .errors import ContextError
 
-_IGNORED = -100  # the label that PyTorch's losses leave out
+_IGNORED = -100  # the label that PyTorch's losses ignore
 
 
 class Context:
-    """A context as the user gave it, and its encodings, each computed once a scope.
+    """A context as the user gave it, and its encodings, each computed once in a scope.
 
     Args:
-        raw: Integer class labels of shape ``(*lead)``, or floating-point features of shape
-            ``(*lead, size)``; ``lead`` is the batch, or the batch and positions in it.
+        raw: Integer class labels of shape ``(*leading)``, or floating-point features of shape
+            ``(*leading, size)``; the leading shape is the batch, or the batch and positions in it.
     """
 
     def __init__(self, raw: Tensor) -> None:
@@ -27,11 +26,16 @@ class Context:
         self._encoded: dict[tuple[int, torch.dtype, torch.device], Tensor] = {}
 
     def features(self, size: int, like: Tensor, owner: str) -> Tensor:
-        """The context as features of shape ``(*lead, size)``, in the type and place of ``like``.
+        """Return the context as features of shape ``(*leading, size)``.
+
+        Args:
+            size: Width of the features; labels are one-hot encoded to it.
+            like: A tensor of the wanted type and device.
+            owner: What an error message calls the interface.
 
         Raises:
             ContextError: Labels lie outside ``0 .. size - 1``, or the features are not ``size``
-                wide. ``owner`` is what the message calls the interface.
+                wide.
         """
         key = (size, like.dtype, like.device)
         if key not in self._encoded:
@@ -56,7 +60,7 @@ class Context:
         return zeros.scatter_(-1, labels.unsqueeze(-1), 1)
 
     def target(self, size: int, like: Tensor, owner: str) -> Tensor:
-        """The context as a target to be predicted: labels as they are, features in ``like``'s type.
+        """Return the context as a target to be predicted: labels as they are, features as floats.
 
         Raises:
             ContextError: As in :meth:`features`. The label -100, which losses ignore, is allowed.
@@ -71,59 +75,51 @@ class Context:
         return self._encoded[key]
 
     def joined(self, trigger: Tensor, size: int, feature_dim: int, owner: str) -> Tensor:
-        """``trigger`` with the context along ``feature_dim``: further features, or channels.
+        """Return the trigger with the context as further features, or channels.
 
         Raises:
-            ContextError: As in :meth:`laid`.
+            ContextError: As in :meth:`broadcast_to_trigger`.
         """
-        laid = self.laid(trigger, size, feature_dim, owner)
+        broadcast = self.broadcast_to_trigger(trigger, size, feature_dim, owner)
         if feature_dim != -1:
-            laid = laid.movedim(-1, feature_dim)
-        return torch.cat([trigger, laid], dim=feature_dim)
+            broadcast = broadcast.movedim(-1, feature_dim)
+        return torch.cat([trigger, broadcast], dim=feature_dim)
 
-    def laid(self, trigger: Tensor, size: int, feature_dim: int, owner: str) -> Tensor:
-        """The context along the trigger's places: shape ``(*places, size)``.
+    def broadcast_to_trigger(
+        self, trigger: Tensor, size: int, feature_dim: int, owner: str
+    ) -> Tensor:
+        """Return the context at each position of the trigger: shape ``(*positions, size)``.
 
-        A context of shape ``(*lead, size)`` is laid along the trigger's dimensions (features
-        left out) from the front, or, where it does not fit there, from the back (time-major
-        sequences); dimensions that it lacks are broadcast. Maps of another resolution than the
-        trigger's, ``(batch, height, width)`` labels behind a pooling say, are brought to it by
+        The leading shape of the context is matched with the trigger's dimensions (features left
+        out) from the first one on, or, where it does not fit there, up to the last one (time-major
+        sequences); missing dimensions are broadcast. A map of another resolution than the
+        trigger's, such as labels ``(batch, height, width)`` after a pooling layer, is resized by
         nearest neighbours.
 
         Raises:
             ContextError: As in :meth:`features`, or the shapes do not fit each other.
         """
-        places = [*trigger.shape]
-        del places[feature_dim]
+        positions = [*trigger.shape]
+        del positions[feature_dim]
         features = self.features(size, trigger, owner)
-        laid = features if features.shape[:-1] == (*places,) else _lay(features, places)
-        if laid is None:
+        if features.shape[:-1] == (*positions,):
+            return features
+        broadcast = _broadcast(features, positions)
+        if broadcast is None:
             raise ContextError(
                 f"{owner}: a context of shape {tuple(self.raw.shape)} does not fit an "
                 f"activation of shape {tuple(trigger.shape)}: give one row for each of the "
-                f"activation's {places[0] if places else 1} samples"
+                f"activation's {positions[0] if positions else 1} samples"
             )
-        return laid
+        return broadcast
 
 
-class Owner(Protocol):
-    """Who may be given a context."""
-
-    @property
-    def owner(self) -> str:
-        """What messages call it."""
-
-    @property
-    def takes_context(self) -> bool:
-        """Whether it has a use for one."""
-
-
-def refuse(context: Context | None, interface: Owner) -> None:
-    """Raise :class:`ContextError` where a context is given to who has no use for it."""
-    if context is not None and not interface.takes_context:
+def check_no_context(context: Context | None, owner: str) -> None:
+    """Raise :class:`ContextError` where an interface that takes no context is given one."""
+    if context is not None:
         raise ContextError(
-            f"{interface.owner} got a context, but takes none: give DNI context_size="
-            "(the number of classes, or of features), or leave synthesizer_context away"
+            f"{owner} got a context, but takes none: give DNI context_size="
+            "(the number of classes, or of features), or leave synthesizer_context out"
         )
 
 
@@ -139,29 +135,29 @@ def _check_range(labels: Tensor, size: int, owner: str) -> None:
         )
 
 
-def _lay(features: Tensor, places: list[int]) -> Tensor | None:
-    """``features``, ``(*lead, size)``, expanded to ``(*places, size)``; None where it can't be."""
-    lead, size = [*features.shape[:-1]], features.shape[-1]
-    missing = len(places) - len(lead)
+def _broadcast(features: Tensor, positions: list[int]) -> Tensor | None:
+    """Expand features ``(*leading, size)`` to ``(*positions, size)``; None where they don't fit."""
+    leading, size = [*features.shape[:-1]], features.shape[-1]
+    missing = len(positions) - len(leading)
     if missing < 0:
         return None
-    if lead == places[: len(lead)]:
-        shape = [*lead, *[1] * missing, size]
-    elif lead == places[missing:]:
-        shape = [*[1] * missing, *lead, size]
-    elif missing == 0 and len(places) > 1 and lead[0] == places[0]:
-        resized = F.interpolate(features.movedim(-1, 1), size=places[1:], mode="nearest")
+    if leading == positions[: len(leading)]:
+        shape = [*leading, *[1] * missing, size]
+    elif leading == positions[missing:]:
+        shape = [*[1] * missing, *leading, size]
+    elif missing == 0 and len(positions) > 1 and leading[0] == positions[0]:
+        resized = F.interpolate(features.movedim(-1, 1), size=positions[1:], mode="nearest")
         return resized.movedim(1, -1)
     else:
         return None
-    return features.reshape(shape).expand(*places, size)
+    return features.reshape(shape).expand(*positions, size)
 
 
 _current: ContextVar[Context | None] = ContextVar("synthesizer_context", default=None)
 
 
 def current_context() -> Context | None:
-    """The context of the innermost open scope in this thread or task, if there is one."""
+    """Return the context of the innermost open scope in this thread or task; None without one."""
     return _current.get()
 
 

@@ -1,10 +1,10 @@
-"""What the library raises: one hierarchy, rooted at :class:`DNIError`."""
+"""The errors that the library raises; all derive from :class:`DNIError`."""
 
 from torch import nn
 
 
 class DNIError(ValueError):
-    """Root of everything this library raises on purpose."""
+    """Base class of all errors that this library raises."""
 
 
 class SelectionError(DNIError):
@@ -24,6 +24,6 @@ class CheckpointError(DNIError):
 
 
 def describe(name: str, module: nn.Module | None) -> str:
-    """How every message names a module: its qualified name and its type."""
+    """Return what error messages call a module: its qualified name and its type."""
     kind = "" if module is None else f" ({type(module).__name__})"
     return f"{name!r}{kind}" if name else f"the whole network{kind}"

@@ -15,7 +15,7 @@ import torch
 from torch import nn, Tensor
 from torch.nn import functional as F
 
-from pytorch_dni import Critic_DNI, DNI, Future, Linear_DNI, synthesizer_context
+from pytorch_dni import Critic_DNI, DNI, FutureGradient, Linear_DNI, synthesizer_context
 
 from .cells import CELLS, detached
 from .task import seed_of
@@ -107,7 +107,7 @@ class Run:
                 self._optimizer,
                 context_size=self._looks if mode == "cdni" else None,
                 hidden_size=args.synthesizer_hidden,
-                future=Future(
+                future=FutureGradient(
                     factor=args.factor,
                     bound=args.bound,
                     target=mode if mode in ("returns", "traces") else "bootstrap",

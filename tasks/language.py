@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from pytorch_dni import DNIError, Future
+from pytorch_dni import DNIError, FutureGradient
 
 from . import options, record, window_options
 from .language_runs import LanguageModel, MODES, Run, Text
@@ -40,8 +40,8 @@ def parser(task: str, description: str, *, hidden: int) -> options.Parser:
         hidden=hidden,
         lr=2e-3,
         synthesizer_hidden=256,
-        factor=Future().factor,
-        bound=Future().bound,
+        factor=FutureGradient().factor,
+        bound=FutureGradient().bound,
     )
     add("--every", type=options.number(int, 1), default=500,
         help="updates between evaluations (default: %(default)s)")  # fmt: skip

@@ -13,7 +13,7 @@ import torch
 from torch import nn, Tensor
 from torch.nn import functional as F
 
-from pytorch_dni import DNI, Future
+from pytorch_dni import DNI, FutureGradient
 
 from .cells import CELLS, detached
 from .options import TaskError
@@ -99,7 +99,7 @@ class Run:
                 self.network,
                 self._optimizer,
                 hidden_size=args.synthesizer_hidden,
-                future=Future(factor=args.factor, bound=args.bound),
+                future=FutureGradient(factor=args.factor, bound=args.bound),
                 grad_lr=args.grad_lr,
             )
         self._train = _streams(text.splits["train"], args.batch).to(args.device)

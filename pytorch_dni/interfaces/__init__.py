@@ -1,10 +1,10 @@
-"""Interfaces: what stands at a cut and passes messages across it."""
+"""Interfaces: they stand at a cut and pass messages across it."""
 
 from ._backward import BackwardInterface
+from ._base import UnidirectionalInterface
 from ._bidirectional import BidirectionalInterface
 from ._deferred import backward, defer_backward
 from ._forward import ForwardInterface
-from ._unidirectional import UnidirectionalInterface
 
 __all__ = [
     "backward",

@@ -3,52 +3,53 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from .._moments import InterfaceStats
+from .._statistics import InterfaceStats
 from ..context import Context, current_context
 from ..errors import SynthesizerError
 from ..synthesizers import DNI_Network
 from ..synthesizers.base import Hidden
-from ._crossing import cross
+from ._autograd import cross
+from ._base import UnidirectionalInterface
 from ._deferred import backward, check_graph
-from ._predictions import LossGradient, Prediction
-from ._unidirectional import UnidirectionalInterface
+from ._prediction import LossGradient, Prediction
 
 
-class Terms(NamedTuple):
-    """On which terms a gradient crosses.
+class CutPolicy(NamedTuple):
+    """What passes a cut backward in one step.
 
     Attributes:
-        bp_lambda: How much of the true gradient goes on.
-        wanted: Whether anything goes on.
+        bp_lambda: Share of the true gradient.
+        part_learns: Whether the part before the cut learns; otherwise it gets no gradient.
     """
 
     bp_lambda: float = 0.0
-    wanted: bool = True
+    part_learns: bool = True
 
 
-def _unwanted() -> Terms:
-    return Terms(wanted=False)
+def _no_gradient() -> CutPolicy:
+    return CutPolicy(part_learns=False)
 
 
 class BackwardInterface(UnidirectionalInterface):
     """Predicts the gradient with respect to an activation from that activation, the trigger.
 
-    Called on an activation inside a network, it hands the activation on; in the backward pass it
-    learns from the true gradient that comes, and sends the synthetic one back in its place::
+    Called on an activation inside a network, it passes the activation on. In the backward pass it
+    learns from the true gradient, and passes the synthetic one back in its place::
 
         hidden = interface(self.first(input))  # self.first learns from synthetic gradients
         return self.second(hidden)
 
-    In ``eval()`` and under ``no_grad`` the call hands its input through.
+    In ``eval()`` and under ``no_grad`` the call returns its input.
 
     By hand, :meth:`backward` sends a synthetic gradient into the graph of a tensor, and
-    :meth:`make_trigger` cuts a tensor from its history and learns from the gradient that comes to
-    it. Arguments are those of :class:`UnidirectionalInterface`.
+    :meth:`make_trigger` detaches a tensor and learns from the gradient that comes to it. Arguments
+    are those of :class:`UnidirectionalInterface`.
 
     Source: Jaderberg et al. 2017, section 2.1.
     """
@@ -58,28 +59,28 @@ class BackwardInterface(UnidirectionalInterface):
         return getattr(self.synthesizer, "predicts", DNI_Network.predicts) == "loss"
 
     def forward(self, trigger: Tensor) -> Tensor:
-        """Hand the trigger on, and cut its gradient.
+        """Pass the trigger on, and cut its gradient.
 
         Raises:
-            DNIError: The trigger needs no gradient: nothing in front would learn.
+            DNIError: The trigger needs no gradient: no earlier layer would learn.
             ContextError: The context of the scope is missing or does not fit.
         """
-        if not self._cuts():
+        if not self._is_learning():
             return trigger
         check_graph(self.owner, trigger)
-        return cross(trigger, self._crossing(trigger))
+        return cross(trigger, self._crossing(trigger, CutPolicy))
 
     def make_trigger(self, trigger: Tensor) -> Tensor:
-        """The trigger cut from its history; the gradient that comes to it teaches the synthesizer.
+        """Return the trigger detached; the gradient that comes to it trains the synthesizer.
 
-        In ``eval()`` and under ``no_grad`` the trigger as it is.
+        In ``eval()`` and under ``no_grad`` it returns the trigger itself.
 
         Raises:
             ContextError: The context of the scope is missing or does not fit.
         """
-        if not self._cuts():
+        if not self._is_learning():
             return trigger
-        return cross(trigger.detach().requires_grad_(), self._crossing(trigger, _unwanted))
+        return cross(trigger.detach().requires_grad_(), self._crossing(trigger, _no_gradient))
 
     def backward(self, trigger: Tensor, factor: float = 1.0) -> None:
         """Backpropagate ``factor`` times the synthetic gradient from a tensor.
@@ -87,7 +88,7 @@ class BackwardInterface(UnidirectionalInterface):
         At once, or at the end of a :func:`defer_backward` scope. In ``eval()`` nothing happens.
 
         Raises:
-            DNIError: The tensor is in no graph.
+            DNIError: The tensor has no graph.
             ContextError: The context of the scope is missing or does not fit.
             SynthesizerError: What the synthesizer predicts is not of the tensor's shape.
         """
@@ -97,50 +98,55 @@ class BackwardInterface(UnidirectionalInterface):
         gradient = self.receive(trigger)
         backward(trigger, gradient if factor == 1 else gradient * factor)
 
-    def _cuts(self) -> bool:
+    def _is_learning(self) -> bool:
         return self.training and torch.is_grad_enabled()
 
-    def _crossing(self, trigger: Tensor, terms: Callable[[], Terms] = Terms) -> GradientCrossing:
+    def _crossing(self, trigger: Tensor, policy: Callable[[], CutPolicy]) -> GradientCrossing:
         context = current_context()
         self.check(trigger, context)
         self.learner.discard()
-        return GradientCrossing(self, trigger.detach(), context, terms)
+        return GradientCrossing(self, trigger.detach(), context, policy)
 
-    def answer(
-        self,
-        trigger: Tensor,
-        context: Context | None,
-        true: Tensor | None,
-        terms: Terms,
+    def exchange(
+        self, trigger: Tensor, context: Context | None, true: Tensor | None, policy: CutPolicy
     ) -> Tensor | None:
-        """In a backward pass, learn from the true gradient and give what goes on in its place.
+        """In a backward pass, learn from the true gradient and return what is passed back.
 
         Args:
             trigger: The activation at the cut.
-            context: Of the forward pass.
-            true: The gradient that came; None where the part behind does not learn.
-            terms: What goes on.
+            context: The context of the forward pass.
+            true: The true gradient; None where the part after the cut does not learn.
+            policy: What passes the cut.
 
         Returns:
             ``(1 - lambda) * synthetic + lambda * true``, the BP(lambda) mix, or the synthetic
-            gradient alone where no true one came; None where nothing goes on. Jaderberg et al.
-            2017, section 2.1, bootstrapped: what comes is itself built on the synthetic gradients
-            of later cuts.
+            gradient alone where no true one came; None where the part does not learn. Jaderberg et
+            al. 2017, section 2.1. It is bootstrapped: the true gradient is itself built on the
+            synthetic gradients of later cuts.
         """
-        needless = not terms.wanted or terms.bp_lambda == 1
-        if true is None and needless:
-            self.learner.collect(None)
+        needs_no_prediction = not policy.part_learns or policy.bp_lambda == 1
+        if true is None and needs_no_prediction:
+            self.learner.mark_step()
             return None
         with torch.no_grad():
             prediction = self.predict(trigger, context)
-            lesson = prediction.learn_alone() if true is None else self.lesson(prediction, true)
-            self.learner.collect(lesson)
-            if needless:
-                return true if terms.wanted else None
+            self._learn_in_backward(prediction, true)
+            if needs_no_prediction:
+                return true if policy.part_learns else None
             synthetic = prediction.message.to(trigger.dtype)
-            if true is None or not terms.bp_lambda:
+            if true is None or not policy.bp_lambda:
                 return synthetic
-            return torch.lerp(synthetic, true, terms.bp_lambda)
+            return torch.lerp(synthetic, true, policy.bp_lambda)
+
+    def _learn_in_backward(self, prediction: Prediction, true: Tensor | None) -> None:
+        if true is not None:
+            self.learner.collect(self.learn(prediction, true))
+            return
+        update = prediction.learn_without_true()
+        if update is None:
+            self.learner.mark_step()
+        else:
+            self.learner.collect(update)
 
     def check(self, trigger: Tensor, context: Context | None) -> None:
         """Raise :class:`DNIError` where the trigger or the context does not fit."""
@@ -157,13 +163,13 @@ class BackwardInterface(UnidirectionalInterface):
             )
 
     def ask(self, trigger: Tensor, context: Context | None, hidden: Hidden) -> Prediction:
-        """The prediction from a given state; the trigger is of the synthesizer's type.
+        """Predict from a given state of the synthesizer; the trigger has the synthesizer's type.
 
         Raises:
             SynthesizerError: What the synthesizer predicts is not of the trigger's shape.
         """
         if self._predicts_loss:
-            return self._local_loss(trigger, context)
+            return self._ask_local_loss(trigger, context)
         prediction = super().ask(trigger, context, hidden)
         if prediction.message.shape != trigger.shape:
             raise SynthesizerError(
@@ -173,7 +179,7 @@ class BackwardInterface(UnidirectionalInterface):
             )
         return prediction
 
-    def _local_loss(self, trigger: Tensor, context: Context | None) -> Prediction:
+    def _ask_local_loss(self, trigger: Tensor, context: Context | None) -> Prediction:
         assert isinstance(self.synthesizer, DNI_Network)
         assert context is not None
         assert self.context_size is not None
@@ -183,32 +189,40 @@ class BackwardInterface(UnidirectionalInterface):
         gradient, grads = self.synthesizer.loss_gradient(moved, target, gain)
         if self.feature_dim != -1:
             gradient = gradient.movedim(-1, self.feature_dim)
-        return LossGradient(gradient, gain, self.moments, grads)
+        again = partial(self._ask_local_loss, trigger, context)
+        return LossGradient(gradient, gain, self.moments, grads, again)
 
     def stats(self) -> InterfaceStats:
-        """How well it predicts, over about the last hundred updates."""
+        """Return how well the interface predicts, over about the last hundred updates."""
         return self.moments.stats(self.moments.ratio.item() if self._predicts_loss else 1.0)
 
 
 class GradientCrossing:
-    """An activation crosses as it is, its gradient as a prediction."""
+    """Passes an activation on as it is, and a synthetic gradient back.
+
+    Args:
+        interface: The interface at the cut.
+        trigger: The activation, detached.
+        context: The context of the forward pass.
+        policy: Called in the backward pass; returns what passes the cut.
+    """
 
     def __init__(
         self,
         interface: BackwardInterface,
         trigger: Tensor,
         context: Context | None,
-        terms: Callable[[], Terms],
+        policy: Callable[[], CutPolicy],
     ) -> None:
         self._interface = interface
         self._trigger = trigger
         self._context = context
-        self._terms = terms
+        self._policy = policy
 
-    def value(self, activation: Tensor) -> Tensor:
-        """The activation."""
+    def forward_message(self, activation: Tensor) -> Tensor:
+        """Return a copy of the activation."""
         return activation.clone()
 
-    def answer(self, grad: Tensor | None) -> Tensor | None:
-        """The synthetic gradient."""
-        return self._interface.answer(self._trigger, self._context, grad, self._terms())
+    def backward_message(self, grad: Tensor | None) -> Tensor | None:
+        """Learn from the true gradient, and return the synthetic one."""
+        return self._interface.exchange(self._trigger, self._context, grad, self._policy())

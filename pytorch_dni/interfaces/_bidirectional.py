@@ -8,33 +8,35 @@ from typing import Any
 import torch
 from torch import nn, Tensor
 
-from .._moments import InterfaceStats
+from .._statistics import InterfaceStats
 from ..context import Context, current_context
-from ._backward import BackwardInterface, Terms
-from ._crossing import cross
+from ._autograd import cross
+from ._backward import BackwardInterface, CutPolicy
 from ._deferred import backward as propagate
 from ._deferred import check_graph
 from ._forward import ForwardInterface, MessageCrossing
-from ._learner import Learner
+from ._learner import Learner, Trained
 
 
 class BidirectionalInterface(nn.Module):
-    """Predicts the activation for the part behind, and the gradient for the part in front.
+    """Predicts the activation for later layers, and the gradient for earlier layers.
 
-    Called inside a network, it combines both at one point, and no part waits for another::
+    Called inside a network, it does both at one point, and no part waits for another::
 
         hidden = interface(self.first(input), input)
         return self.second(hidden)
 
-    In ``eval()`` and under ``no_grad`` the call hands the message through. Where the two parts run
-    apart, each with a copy of the interface, the one in front calls :meth:`send`, the one behind
-    :meth:`receive`, and nothing else passes between them. The forward synthesizer learns in front
-    and the backward one behind, so that their states have to be synchronised now and then.
+    In ``eval()`` and under ``no_grad`` the call returns the message itself. Where the two parts run
+    in different processes, each with a copy of the interface, the earlier part calls :meth:`send`
+    and the later part :meth:`receive`, and nothing else passes between them. The forward
+    synthesizer learns in the earlier part and the backward one in the later part, so that their
+    states have to be synchronised from time to time.
 
     Args:
         forward: Synthesizer of activations, or a :class:`ForwardInterface`.
         backward: Synthesizer of gradients, or a :class:`BackwardInterface`.
-        options: Of the interfaces made for synthesizers: see :class:`UnidirectionalInterface`.
+        options: Options of the interfaces made for synthesizers: see
+            :class:`UnidirectionalInterface`.
 
     Raises:
         SynthesizerError: An argument is wrong.
@@ -52,14 +54,14 @@ class BidirectionalInterface(nn.Module):
         self.backward_interface = backward
 
     def forward(self, message: Tensor, trigger: Tensor) -> Tensor:
-        """The synthetic activation; backward, the synthetic gradient goes to the true one.
+        """Return the synthetic activation; in the backward pass, send a synthetic gradient.
 
         Args:
-            message: The activation.
+            message: The true activation.
             trigger: What it is predicted from: the network's input.
 
         Raises:
-            DNIError: The message needs no gradient: nothing in front would learn.
+            DNIError: The message needs no gradient: no earlier layer would learn.
             ContextError: The context of the scope is missing or does not fit.
             SynthesizerError: What a synthesizer predicts is not of the message's shape.
         """
@@ -70,15 +72,20 @@ class BidirectionalInterface(nn.Module):
         self.check(message, trigger, context)
         self.forward_interface.learner.discard()
         self.backward_interface.learner.discard()
-        return cross(message, ExchangeCrossing(self, trigger, context))
+        return cross(message, ExchangeCrossing(self, trigger, context, CutPolicy))
 
     def check(self, message: Tensor, trigger: Tensor, context: Context | None) -> None:
         """Raise :class:`DNIError` where a trigger or the context does not fit."""
         self.forward_interface.check(trigger, context)
         self.backward_interface.check(message, context)
 
+    def check_takes(self, context: Context | None) -> None:
+        """Raise :class:`ContextError` where a context is given and neither synthesizer takes it."""
+        if not self.forward_interface.runner.takes_context:
+            self.backward_interface.check_takes(context)
+
     def receive(self, trigger: Tensor) -> Tensor:
-        """Behind the cut: the synthetic activation; its gradient teaches the backward synthesizer.
+        """In the later part, return the synthetic activation; its gradient is learned from.
 
         Raises:
             ContextError: The context of the scope is missing or does not fit.
@@ -86,17 +93,17 @@ class BidirectionalInterface(nn.Module):
         return self.backward_interface.make_trigger(self.forward_interface.receive(trigger))
 
     def send(self, message: Tensor, trigger: Tensor) -> None:
-        """In front of the cut: teach the forward synthesizer, and send a synthetic gradient back.
+        """In the earlier part, learn from the activation and backpropagate a synthetic gradient.
 
-        What computes the message has its gradients when this returns, or, in a
+        The layers that compute the message have their gradients when this returns, or, in a
         :func:`defer_backward` scope, when that ends. In ``eval()`` nothing happens.
 
         Args:
             message: The activation.
-            trigger: What it is predicted from, the same as behind the cut.
+            trigger: What it is predicted from, the same as in the later part.
 
         Raises:
-            DNIError: The message is in no graph: nothing in front would learn.
+            DNIError: The message has no graph: no earlier layer would learn.
             ContextError: The context of the scope is missing or does not fit.
             SynthesizerError: What a synthesizer predicts is not of the message's shape.
         """
@@ -107,46 +114,52 @@ class BidirectionalInterface(nn.Module):
         self.forward_interface.send(message, trigger)
         propagate(message, gradient)
 
-    def taught_by(self, learner: Learner) -> None:
-        """Have both synthesizers trained with others, by a learner that they share."""
-        self.forward_interface.taught_by(learner)
-        self.backward_interface.taught_by(learner)
+    def trained(self) -> list[Trained]:
+        """Return the modules that a learner trains, each with its default learning rate."""
+        return [*self.forward_interface.trained(), *self.backward_interface.trained()]
+
+    def set_learner(self, learner: Learner) -> None:
+        """Have another learner train both synthesizers, which has them added already."""
+        self.forward_interface.set_learner(learner)
+        self.backward_interface.set_learner(learner)
 
     @property
     def owner(self) -> str:
-        """What messages call the interface."""
+        """What error messages call the interface."""
         return self.backward_interface.owner
 
-    @property
-    def takes_context(self) -> bool:
-        """Whether a synthesizer has a use for a context."""
-        return self.forward_interface.takes_context or self.backward_interface.takes_context
-
     def stats(self) -> InterfaceStats:
-        """How well it predicts gradients; ``forward_interface.stats()`` tells of activations."""
+        """Return how well gradients are predicted; ``forward_interface.stats()``: activations."""
         return self.backward_interface.stats()
 
 
 class ExchangeCrossing(MessageCrossing):
-    """A prediction crosses in an activation's place, and one in its gradient's."""
+    """Passes a predicted activation on, and a predicted gradient back.
+
+    Args:
+        interface: The interface at the cut.
+        trigger: What the activation is predicted from.
+        context: The context of the forward pass.
+        policy: Called in the backward pass; returns what passes the cut.
+    """
 
     def __init__(
         self,
         interface: BidirectionalInterface,
         trigger: Tensor,
         context: Context | None,
-        terms: Callable[[], Terms] = Terms,
+        policy: Callable[[], CutPolicy],
     ) -> None:
         super().__init__(interface.forward_interface, trigger.detach(), context)
         self._backward = interface.backward_interface
-        self._terms = terms
+        self._policy = policy
 
-    def answer(self, grad: Tensor | None) -> Tensor | None:
-        """The synthetic gradient."""
-        terms = self._terms()
-        if terms.wanted:
-            super().answer(grad)
-        # The gradient belongs to the prediction, but is learned, and asked for, at the activation
-        # itself, which the halves of a network could not: 97.7 and 97.6 % against 97.5 and 97.5 %
-        # on MNIST, and one prediction less.
-        return self._backward.answer(self.message, self._context, grad, terms)
+    def backward_message(self, grad: Tensor | None) -> Tensor | None:
+        """Learn from the activation and from the true gradient; return the synthetic gradient."""
+        policy = self._policy()
+        if policy.part_learns:
+            super().backward_message(grad)
+        # The gradient that came belongs to the predicted activation, but it is learned, and the
+        # synthetic one predicted, at the true activation, which parts in different processes could
+        # not do: 97.7 and 97.6 % against 97.5 and 97.5 % on MNIST, and one prediction less.
+        return self._backward.exchange(self.message, self._context, grad, policy)

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from ..errors import DNIError
+from ._learner import Learner
+from ._pending import PendingUpdate
 
-if TYPE_CHECKING:
-    from ._learner import Learner
-    from ._predictions import Prediction
-    from ._unidirectional import UnidirectionalInterface
+MakeUpdate = Callable[[], PendingUpdate]
 
 
 class Scope:
@@ -24,28 +22,23 @@ class Scope:
     def __init__(self) -> None:
         self._tensors: list[Tensor] = []
         self._gradients: list[Tensor | None] = []
-        self._lessons: list[tuple[UnidirectionalInterface, Prediction, Tensor]] = []
+        self._updates: dict[Learner, list[MakeUpdate]] = {}
 
-    def propagate(self, tensor: Tensor, gradient: Tensor | None) -> None:
-        """Take in where backpropagation is to start."""
+    def add_backward(self, tensor: Tensor, gradient: Tensor | None) -> None:
+        """Add a tensor at which backpropagation starts."""
         self._tensors.append(tensor)
         self._gradients.append(gradient)
 
-    def teach(
-        self, interface: UnidirectionalInterface, prediction: Prediction, message: Tensor
-    ) -> None:
-        """Take in what a synthesizer is to learn."""
-        self._lessons.append((interface, prediction, message))
+    def add_update(self, learner: Learner, update: MakeUpdate) -> None:
+        """Add what a synthesizer is to learn."""
+        self._updates.setdefault(learner, []).append(update)
 
     def run(self) -> None:
-        """Teach and propagate all that was collected."""
-        # First, and with one step for each learner: predictions hold on to the weights that they
-        # were made with, and a synthesizer may learn in the pass too.
-        learners: dict[Learner, list[tuple[UnidirectionalInterface, Prediction, Tensor]]] = {}
-        for interface, prediction, message in self._lessons:
-            learners.setdefault(interface.learner, []).append((interface, prediction, message))
-        for learner, taught in learners.items():
-            learner.train([i.lesson(prediction, message) for i, prediction, message in taught])
+        """Train on all updates, then backpropagate all tensors."""
+        # Synthesizers learn first, with one step for each learner: predictions hold the weights
+        # that they were made with, and a synthesizer may learn in the backward pass too.
+        for learner, updates in self._updates.items():
+            learner.train(update() for update in updates)
         if self._tensors:
             torch.autograd.backward(self._tensors, self._gradients)
 
@@ -54,7 +47,7 @@ _current: ContextVar[Scope | None] = ContextVar("defer_backward", default=None)
 
 
 def current_scope() -> Scope | None:
-    """The open scope of this thread or task, if there is one."""
+    """Return the open scope of this thread or task; None without one."""
     return _current.get()
 
 
@@ -63,9 +56,9 @@ def defer_backward() -> Iterator[None]:
     """Collect the backward passes of this scope, and run them as one at its end.
 
     What :func:`backward`, :meth:`BackwardInterface.backward` and ``send`` would do at once waits
-    until the scope ends; then gradients that meet in a tensor are added before they go on, and no
-    part of the graph is passed twice. If the body raises, all that was collected is forgotten.
-    Scopes of other threads and asynchronous tasks are their own.
+    until the scope ends. Then gradients of one tensor are added before they are passed on, and no
+    part of the graph is passed twice. If the body raises, all that was collected is dropped.
+    Each thread and each asynchronous task has scopes of its own.
 
     Raises:
         DNIError: A scope is open already.
@@ -74,12 +67,12 @@ def defer_backward() -> Iterator[None]:
 
         with defer_backward():
             backward(loss)             # through the window
-            interface.backward(state)  # and what the windows to come would send back
+            interface.backward(state)  # and what later windows would send back
     """
     if _current.get() is not None:
         raise DNIError(
             "defer_backward() is open already in this thread: its scopes do not nest, leave the "
-            "inner one away"
+            "inner one out"
         )
     scope = Scope()
     token = _current.set(scope)
@@ -94,11 +87,12 @@ def backward(tensor: Tensor, gradient: Tensor | None = None) -> None:
     """Backpropagate from a tensor: at once, or at the end of a :func:`defer_backward` scope.
 
     Args:
-        tensor: Of any shape.
-        gradient: Of that shape; None stands for 1, where the tensor has one element.
+        tensor: A tensor of any shape.
+        gradient: Its gradient, of the same shape; None stands for 1 where the tensor has one
+            element.
 
     Raises:
-        DNIError: The tensor is in no graph, or the gradient is not of its shape.
+        DNIError: The tensor has no graph, or the gradient is not of its shape.
     """
     check_graph("backward()", tensor)
     if gradient is None and tensor.numel() != 1:
@@ -115,14 +109,14 @@ def backward(tensor: Tensor, gradient: Tensor | None = None) -> None:
     if scope is None:
         torch.autograd.backward(tensor, gradient)
     else:
-        scope.propagate(tensor, gradient)
+        scope.add_backward(tensor, gradient)
 
 
 def check_graph(owner: str, tensor: Tensor) -> None:
-    """Raise :class:`DNIError` where a tensor has no gradient to send anywhere."""
+    """Raise :class:`DNIError` where a tensor has no graph to backpropagate through."""
     if not tensor.requires_grad:
         raise DNIError(
-            f"{owner}: the tensor of shape {tuple(tensor.shape)} needs no gradient: nothing in "
-            "front of it can learn. Compute it from parameters that learn, or from a "
+            f"{owner}: the tensor of shape {tuple(tensor.shape)} needs no gradient: no earlier "
+            "layer can learn from it. Compute it from parameters that learn, or from a "
             "make_trigger() tensor, without detach() and outside of torch.no_grad()"
         )

@@ -10,28 +10,28 @@ from torch import nn, Tensor
 from ..context import Context, current_context
 from ..errors import SynthesizerError
 from ..synthesizers import DNI_Network
-from ._crossing import cross
-from ._predictions import Prediction
-from ._unidirectional import UnidirectionalInterface
+from ._autograd import cross
+from ._base import UnidirectionalInterface
+from ._prediction import Prediction
 
 
 class ForwardInterface(UnidirectionalInterface):
     """Predicts an activation, the message, from the network's input, the trigger.
 
-    Called on both inside a network, it hands on the prediction, so that what follows need not wait
-    for what comes before; in the backward pass it learns from the activation::
+    Called on both inside a network, it passes the prediction on, so that later layers need not
+    wait for earlier ones. In the backward pass it learns from the activation::
 
         hidden = interface(self.first(input), input)
         return self.second(hidden)
 
-    In ``eval()`` and under ``no_grad`` the call hands the message through.
+    In ``eval()`` and under ``no_grad`` the call returns the message itself.
 
-    No gradient goes back through it: alone in a network it keeps the part in front from learning,
-    and warns of that once. :class:`BidirectionalInterface` sends a synthetic gradient back.
+    No gradient is passed back: alone in a network it keeps the earlier layers from learning, and
+    warns of that once. :class:`BidirectionalInterface` sends a synthetic gradient back.
     Arguments are those of :class:`UnidirectionalInterface`.
 
     Raises:
-        SynthesizerError: The synthesizer has a loss to predict gradients by, and no message.
+        SynthesizerError: The synthesizer is a local loss, which predicts gradients only.
 
     Source: Jaderberg et al. 2017: synthetic inputs.
     """
@@ -39,14 +39,14 @@ class ForwardInterface(UnidirectionalInterface):
     def __init__(self, synthesizer: nn.Module, **options: object) -> None:
         if getattr(synthesizer, "predicts", DNI_Network.predicts) == "loss":
             raise SynthesizerError(
-                f"{type(self).__name__}: {type(synthesizer).__name__} gives gradients only; take a "
-                "synthesizer that predicts activations, such as BasicSynthesizer"
+                f"{type(self).__name__}: {type(synthesizer).__name__} predicts gradients only; "
+                "take a synthesizer that predicts activations, such as BasicSynthesizer"
             )
         super().__init__(synthesizer, **options)  # type: ignore[arg-type]
         self._warned = False
 
     def forward(self, message: Tensor, trigger: Tensor) -> Tensor:
-        """The synthetic message, of the true one's shape and type.
+        """Return the synthetic message, of the true one's shape and type.
 
         Raises:
             ContextError: The context of the scope is missing or does not fit.
@@ -57,8 +57,8 @@ class ForwardInterface(UnidirectionalInterface):
         if message.requires_grad and not self._warned:
             self._warned = True
             warnings.warn(
-                f"{self.owner}: what computes this activation gets no gradient, and does not "
-                "learn. Use a BidirectionalInterface, which sends a synthetic one back",
+                f"{self.owner}: the layers that compute this activation get no gradient, and do "
+                "not learn. Use a BidirectionalInterface, which sends a synthetic gradient back",
                 stacklevel=3,
             )
         crossing = self.crossing(trigger)
@@ -66,7 +66,7 @@ class ForwardInterface(UnidirectionalInterface):
         return cross(message.detach().requires_grad_(), crossing)
 
     def crossing(self, trigger: Tensor) -> MessageCrossing:
-        """One prediction on its way.
+        """Return what passes the cut in one call.
 
         Raises:
             ContextError: The context of the scope is missing or does not fit.
@@ -77,10 +77,15 @@ class ForwardInterface(UnidirectionalInterface):
 
 
 class MessageCrossing:
-    """A prediction crosses in an activation's place, no gradient comes back.
+    """Passes a prediction on in an activation's place, and no gradient back.
+
+    Args:
+        interface: The interface at the cut.
+        trigger: What the activation is predicted from.
+        context: The context of the forward pass.
 
     Attributes:
-        message: The activation, once it has come.
+        message: The activation, once it is known.
     """
 
     message: Tensor
@@ -94,24 +99,24 @@ class MessageCrossing:
         self._prediction: Prediction | None = None
         self._steps = 0
 
-    def value(self, activation: Tensor) -> Tensor:
-        """The prediction."""
+    def forward_message(self, activation: Tensor) -> Tensor:
+        """Return the prediction."""
         with torch.no_grad():
             prediction = self._interface.predict(self._trigger, self._context)
-        self._interface.fits(prediction.message, activation)
+        self._interface.check_predicted(prediction.message, activation)
         self.message = activation.detach()
         self._prediction, self._steps = prediction, self._interface.learner.steps
-        # A copy: what follows may change it in place.
+        # A copy, since later layers may change it in place.
         return prediction.message.to(activation.dtype, copy=True)
 
-    def answer(self, grad: Tensor | None) -> Tensor | None:
-        """Learn from the activation."""
+    def backward_message(self, grad: Tensor | None) -> Tensor | None:
+        """Learn from the activation; no gradient is passed back."""
         prediction = self._prediction
         if prediction is None or self._steps != self._interface.learner.steps:
-            # The synthesizer has learned since, and what the prediction held of it is no more.
+            # The synthesizer has learned since: the graph of that prediction is not valid any more.
             with torch.no_grad():
                 prediction = self._interface.predict(self._trigger, self._context)
-        self._interface.learner.collect(self._interface.lesson(prediction, self.message))
-        # A graph that is kept may be passed again.
+        self._interface.learner.collect(self._interface.learn(prediction, self.message))
+        # A retained graph may be passed again.
         self._prediction = None
         return None

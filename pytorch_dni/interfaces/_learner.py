@@ -1,21 +1,30 @@
-"""Training synthesizers: one step for all lessons of a backward pass, at its end."""
+"""Training synthesizers: one optimizer step for all lessons of a backward pass, at its end."""
 
 from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any, cast
 
 import torch
 from torch import nn, Tensor
 from torch.optim import Optimizer
 
-from .._sums import GradientSums
+from .._gradients import GradientSums
+from .._normalization import Scalar
+from .._torch import (
+    call_after_backward_pass,
+    current_backward_pass,
+    do_not_skip_step,
+    skip_step_if,
+)
 from ..errors import SynthesizerError
-from ._predictions import Lesson
+from ._pending import Lesson, PendingUpdate
 
 OptimizerFactory = Callable[..., Optimizer]
+Trained = tuple[nn.Module, float]  # a module and its default learning rate
 
 # Adam's usual momentum of 0.9 lags behind a target that moves with the network: halving it took
 # three-layer MNIST with labels as context from 97.0 to 97.7 % after three epochs.
@@ -34,15 +43,20 @@ _FUSED_ON = ("cpu", "cuda")
 class Learner:
     """The synthesizers' own optimizer, and the lessons collected in a running backward pass.
 
-    Every cut that a backward pass reaches hands in its lesson; when that pass ends, one further
+    Every cut that a backward pass reaches gives its lesson; when that pass ends, one further
     backpropagation gives all synthesizers their gradients and one optimizer step applies them.
 
     Args:
         optim: ``"adam"``, ``"adamw"``, ``"rmsprop"``, ``"sgd"``, an optimizer class, or any
             callable ``(parameters, lr=...) -> Optimizer``. None leaves the gradients in the
-            parameters' ``grad``, for an optimizer of the user's.
+            parameters' ``grad``, for the user's optimizer.
         lr: Learning rate; None takes each synthesizer's own default.
         repeats: How many steps are taken on the lessons of a pass.
+
+    Attributes:
+        optimizer: The optimizer; None before there is anything to train.
+        order: Names of the interfaces in the order of the optimizer's state.
+        steps: How many backward passes there were.
 
     Raises:
         SynthesizerError: ``optim`` is none of these.
@@ -63,18 +77,20 @@ class Learner:
         self._lr = lr
         self.repeats = repeats
         self._groups: dict[float, int] = {}
-        self._lessons: dict[int, _Collected] = {}
+        self._collected: dict[int, _Collected] = {}
         self.optimizer: Optimizer | None = None
-        self.order: dict[str, None] = {}  # of the interfaces, as the optimizer's state has them
+        self.order: dict[str, None] = {}
         self.steps = 0
 
-    def add(self, synthesizer: nn.Module, default_lr: float, name: str = "") -> None:
-        """Take the synthesizer of an interface, by name, under training."""
+    def add(self, trained: Iterable[Trained], name: str = "") -> None:
+        """Add the modules of an interface, by its name, to those that are trained."""
         self.order[name] = None
-        parameters = [p for p in synthesizer.parameters() if p.requires_grad]
-        if not parameters or self._optim is None:
-            return
-        lr = default_lr if self._lr is None else self._lr
+        for module, default_lr in trained:
+            parameters = [p for p in module.parameters() if p.requires_grad]
+            if parameters and self._optim is not None:
+                self._add_parameters(parameters, default_lr if self._lr is None else self._lr)
+
+    def _add_parameters(self, parameters: list[nn.Parameter], lr: float) -> None:
         if self.optimizer is None:
             self.optimizer = self._build(parameters, lr)
             self._groups[lr] = 0
@@ -94,81 +110,98 @@ class Learner:
             options = {**options, "fused": True}
         return factory(parameters, lr=lr, **options)
 
-    def collect(self, lesson: Lesson | None) -> None:
-        """Hand in one cut's lesson; in a backward pass it counts at the end, outside at once.
+    def collect(self, update: PendingUpdate) -> None:
+        """Apply an update now, and learn its lesson at the end of the running backward pass.
 
-        None only sees to it that the pass counts as a step.
+        Outside of a backward pass the lesson is learned at once.
         """
-        task = torch._C._current_graph_task_id()
-        if task == -1:
-            self.train([] if lesson is None else [lesson])
-            return
-        if task not in self._lessons:
-            self._lessons[task] = _Collected()
-            # The engine's own end-of-pass callback, which DistributedDataParallel uses too.
-            engine = torch.autograd.Variable._execution_engine
-            engine.queue_callback(_Finish(self, task))
-        if lesson is not None:
-            self._lessons[task].add(lesson)
+        lesson = update.apply()
+        collected = self._collect_pass()
+        if collected is None:
+            self._step([lesson])
+        else:
+            collected.add(lesson)
+
+    def mark_step(self) -> None:
+        """Count the running backward pass as a step, also if it has no lesson."""
+        if self._collect_pass() is None:
+            self._step([])
+
+    def _collect_pass(self) -> _Collected | None:
+        """Return the lessons of the running backward pass; None outside of one."""
+        number = current_backward_pass()
+        if number is None:
+            return None
+        if number not in self._collected:
+            self._collected[number] = _Collected()
+            call_after_backward_pass(partial(self._finish, number))
+        return self._collected[number]
 
     def discard(self) -> None:
-        """Forget the lessons of backward passes that an exception ended."""
-        if self._lessons and torch._C._current_graph_task_id() == -1:
-            self._lessons.clear()
+        """Drop the lessons of backward passes that an exception ended."""
+        if self._collected and current_backward_pass() is None:
+            self._collected.clear()
 
-    def finish(self, task: int) -> None:
+    def _finish(self, number: int) -> None:
         """Train on all lessons of a backward pass: one backpropagation, one step."""
-        collected = self._lessons.pop(task, None)
-        self.train([] if collected is None else collected.all())
+        collected = self._collected.pop(number, None)
+        self._step([] if collected is None else collected.lessons())
 
-    def train(self, lessons: list[Lesson]) -> None:
-        """Train on these lessons at once; it counts as a step."""
+    def train(self, updates: Iterable[PendingUpdate]) -> None:
+        """Apply updates and learn their lessons at once; this counts as a step."""
+        self._step([update.apply() for update in updates])
+
+    def _step(self, lessons: Sequence[Lesson]) -> None:
         self.steps += 1
         self.teach(lessons)
 
-    def teach(self, lessons: list[Lesson]) -> None:
-        """Train on these lessons at once, besides what the steps are counted by."""
-        self.backpropagate(lessons)
+    def teach(self, lessons: Sequence[Lesson]) -> None:
+        """Learn lessons at once, without counting a step."""
+        self._backpropagate(lessons)
         if self.optimizer is None or not lessons:
             return
-        if self._finite(lessons):
+        if self._may_step(lessons):
             self.optimizer.step()
             for _ in range(self.repeats - 1):
                 self._clear_grads()
-                self.backpropagate([lesson.again() for lesson in lessons if lesson.again])
+                self._backpropagate([lesson.again() for lesson in lessons if lesson.again])
                 self.optimizer.step()
         self._clear_grads()
 
-    def backpropagate(self, lessons: list[Lesson]) -> None:
-        """Leave the gradients of lessons in the synthesizers' parameters."""
+    def _backpropagate(self, lessons: Iterable[Lesson]) -> None:
+        """Add the gradients of lessons to the ``grad`` of the synthesizers' parameters."""
+        lessons = [*lessons]
         for lesson in lessons:
             for parameter, grad in lesson.grads or ():
                 if parameter.requires_grad:
                     before = parameter.grad
                     parameter.grad = grad if before is None else before + grad
-        graded = [lesson for lesson in lessons if lesson.output is not None]
-        if graded:
-            outputs = [cast(Tensor, lesson.output) for lesson in graded]
-            errors = [cast(Tensor, lesson.error) for lesson in graded]
+        in_graph = [lesson for lesson in lessons if lesson.output is not None]
+        if in_graph:
+            outputs = [cast(Tensor, lesson.output) for lesson in in_graph]
+            errors = [cast(Tensor, lesson.error) for lesson in in_graph]
             torch.autograd.backward(outputs, errors)
 
-    def _finite(self, lessons: list[Lesson]) -> bool:
-        """Whether to step: true gradients that overflow (loss scaling makes some) teach nothing."""
-        squares = [lesson.square for lesson in lessons if lesson.square is not None]
-        if not squares:
-            return True
-        total: float | Tensor = 0.0
-        for square in squares:
+    def _may_step(self, lessons: Sequence[Lesson]) -> bool:
+        """Return whether to step: gradients that overflow (loss scaling makes some) teach nothing.
+
+        A fused optimizer reads the flag on its device; asking for it here would stall the queue.
+        """
+        assert self.optimizer is not None
+        do_not_skip_step(self.optimizer)
+        total: Scalar = 0.0
+        for lesson in lessons:
+            square = lesson.square
+            if square is None:
+                continue
             # Parts of a network may lie on different devices.
             if isinstance(square, Tensor) and isinstance(total, Tensor):
                 square = square.to(total)
             total = total + square
         if not isinstance(total, Tensor):
             return math.isfinite(total)
-        assert self.optimizer is not None
         if self.optimizer.defaults.get("fused"):
-            # The kernel reads the flag on the device; asking for it here would stall the queue.
-            self.optimizer.found_inf = total.isfinite().logical_not().float()  # type: ignore[attr-defined]
+            skip_step_if(self.optimizer, total.isfinite().logical_not().float())
             return True
         return bool(total.isfinite())
 
@@ -179,17 +212,17 @@ class Learner:
                     parameter.grad = None
 
     def close(self) -> None:
-        """Let go of all synthesizers."""
+        """Release all synthesizers."""
         self.optimizer = None
-        self._lessons.clear()
+        self._collected.clear()
 
-    def moved(self) -> None:
-        """Bring the optimizer's state to where the synthesizers have gone."""
+    def move_state(self) -> None:
+        """Move the optimizer's state to the device and type of the synthesizers."""
         if self.optimizer is not None:
             self.optimizer.load_state_dict(self.optimizer.state_dict())
 
     def state_dict(self) -> dict[str, Any]:
-        """What :meth:`load_state_dict` takes up again."""
+        """Return the state as plain data and tensors."""
         state = None if self.optimizer is None else self.optimizer.state_dict()
         return {
             "steps": self.steps,
@@ -199,44 +232,43 @@ class Learner:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a saved state; the same interfaces must have been added in the same order.
+        """Continue from a saved state; the same interfaces must have been added in the same order.
 
         Raises:
-            ValueError: The state is another kind of optimizer's.
+            ValueError: The state belongs to another kind of optimizer.
         """
         kind = type(self.optimizer).__name__
         if kind != state["kind"]:
-            raise ValueError(f"The optimizer saved is {state['kind']}, this one is {kind}.")
+            raise ValueError(f"the saved optimizer is {state['kind']}, this one is {kind}")
         if self.optimizer is not None:
-            # A copy: optimizers take over the tensors that they are given.
+            # A copy: optimizers keep the tensors that they are given.
             self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
         self.steps = int(state["steps"])
 
+    def new(self) -> Learner:
+        """Return a learner with the same settings that trains nothing yet."""
+        return Learner(self._optim, self._lr, self.repeats)
+
+    def replace_by(self, other: Learner) -> None:
+        """Take over what another learner trains, with its optimizer and its count of steps."""
+        self._groups, self.optimizer = other._groups, other.optimizer
+        self.order, self.steps = other.order, other.steps
+        self._collected.clear()
+
 
 class _Collected:
-    """The lessons of a backward pass that is under way."""
+    """The lessons of a running backward pass."""
 
     def __init__(self) -> None:
         self._lessons: list[Lesson] = []
         self._grads: GradientSums[nn.Parameter] = GradientSums()
 
     def add(self, lesson: Lesson) -> None:
-        """One more; a module that is called often gives many, whose gradients are added up."""
+        """Add a lesson; a module that is called often gives many, whose gradients are summed."""
         for parameter, grad in lesson.grads or ():
             self._grads.add(parameter, grad)
         self._lessons.append(lesson._replace(grads=None))
 
-    def all(self) -> list[Lesson]:
-        """What was collected; the gradients stand in the last one."""
+    def lessons(self) -> list[Lesson]:
+        """Return all lessons; the last one holds the summed gradients."""
         return [*self._lessons, Lesson(self._grads.take())] if self._lessons else []
-
-
-class _Finish:
-    """Called by the engine at the end of a backward pass."""
-
-    def __init__(self, learner: Learner, task: int) -> None:
-        self._learner = learner
-        self._task = task
-
-    def __call__(self) -> None:
-        self._learner.finish(self._task)

@@ -1,8 +1,8 @@
-"""Recurrent nets: synthetic gradients of the future, at the states that windows hand on."""
+"""Recurrent nets: synthetic gradients of the future, at the states that windows carry on."""
 
-from ._future import Future
 from .critic import CriticInterface
+from .future import FutureGradient
+from .interface import TemporalInterface
 from .spec import StateSpec
-from .temporal import TemporalInterface
 
-__all__ = ["CriticInterface", "Future", "StateSpec", "TemporalInterface"]
+__all__ = ["CriticInterface", "FutureGradient", "StateSpec", "TemporalInterface"]

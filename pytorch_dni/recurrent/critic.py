@@ -1,25 +1,28 @@
-"""The interface in time whose synthesizer predicts the loss to come."""
+"""The interface in time whose synthesizer predicts the future loss."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn, Tensor
 
+from .._normalization import RunningScale
 from ..context import Context
 from ..errors import DNIError, SynthesizerError
-from ..interfaces._predictions import Prediction, ReturnGradient
+from ..interfaces._pending import PendingUpdate
+from ..interfaces._prediction import Prediction, ReturnGradient
 from ..synthesizers import Critic_DNI
 from ..synthesizers.base import Hidden
-from ._returns import Returns
-from ._scale import PureScale
-from .temporal import TemporalInterface
+from ._observed_losses import ObservedLosses
+from ._stability import ProbeScale
+from .interface import TemporalInterface
 
 
 class CriticInterface(TemporalInterface):
-    """Sends back the gradient of the loss to come, predicted by a critic, by a state.
+    """Injects the gradient of the future loss, which a critic predicts from a state.
 
     The critic learns from losses that are observed (:meth:`observe`) over its horizon, not from
     its own predictions. Arguments are those of :class:`TemporalInterface`.
@@ -39,39 +42,41 @@ class CriticInterface(TemporalInterface):
                 f"a CriticInterface takes a Critic_DNI, not {type(synthesizer).__name__}"
             )
         super().__init__(synthesizer, **options)
-        like = self.moments.values.new_zeros(())
-        self.returns = Returns(synthesizer, like)
-        # Of gradients: what they are bounded by. The critic itself is in units of losses.
-        self.scale = PureScale(like, nn.Identity())
+        self.observed = ObservedLosses(synthesizer, self.moments.values.new_zeros(()))
+
+    def _make_scale(self, like: Tensor) -> RunningScale:
+        # This is the unit of gradients, for the bound. The critic's own unit is that of losses.
+        return ProbeScale(like, nn.Identity())
 
     def ask(self, trigger: Tensor, context: Context | None, hidden: Hidden) -> Prediction:
-        """The prediction from a given state; the trigger is of the synthesizer's type."""
+        """Predict the gradient; the trigger has the synthesizer's type."""
         with torch.enable_grad():
             leaf = trigger.detach().requires_grad_()
             values, _ = self.synthesizer(self._with_context(leaf, context), None)
             (gradient,) = torch.autograd.grad(values.sum(), leaf)
-        return ReturnGradient(gradient * self.returns.scale.value, self.moments)
+        again = partial(self.ask, trigger, context, hidden)
+        return ReturnGradient(gradient * self.observed.scale.value, self.moments, again)
 
     def _with_context(self, state: Tensor, context: Context | None) -> Tensor:
         if self.context_size is None or context is None:
             return state
         return context.joined(state, self.context_size, -1, self.owner)
 
-    def hand_on(
-        self, state: Tensor, context: Context | None, handed: Tensor, counts: Tensor
+    def begin_window(
+        self, state: Tensor, context: Context | None, continued: Tensor, valid_mask: Tensor
     ) -> None:
-        """A window begins with a state."""
-        self.returns.hand_on(state.to(self.dtype), context, handed, counts)
+        """Note that a window begins with a state."""
+        self.observed.begin_window(state.to(self.dtype), context, continued, valid_mask)
 
-    def end(self) -> None:
-        """The state that the last window left was not handed on."""
-        self.returns.end()
+    def begin_sequence(self) -> None:
+        """Note that the last state of the window before was not carried on."""
+        self.observed.begin_sequence()
 
     def observe(self, losses: Tensor) -> None:
-        """The losses of the window that has run, for each sample.
+        """Note the losses of the window that has run, for each sample.
 
-        Comes between the forward and the backward pass. Their sum is to be the window's loss: for
-        a mean over the batch, give each sample's loss divided by their number.
+        Call it between the forward and the backward pass. Their sum must be the window's loss: for
+        a mean over the batch, give each sample's loss divided by the number of samples.
 
         Args:
             losses: ``(batch,)``.
@@ -84,32 +89,24 @@ class CriticInterface(TemporalInterface):
                 f"{self.owner}: observe() takes one loss for each sample, but got shape "
                 f"{tuple(losses.shape)}"
             )
-        self.returns.observe(losses)
+        self.observed.observe(losses)
 
-    def learn_returns(self) -> None:
-        """In a backward pass: learn from what has been observed in full."""
+    def learn_observed(self) -> None:
+        """In a backward pass, learn from losses that were observed over the whole horizon."""
         with torch.no_grad():
-            for lesson in self.returns.lessons(self._with_context):
-                self.learner.collect(lesson)
-
-    def under_way(self) -> Any:
-        """What a window's beginning changes, for :meth:`take_back`."""
-        return self.returns.under_way()
-
-    def take_back(self, then: Any) -> None:
-        """A window that has begun since did not run."""
-        self.returns.take_back(then)
+            for lesson in self.observed.lessons(self._with_context):
+                self.learner.collect(PendingUpdate(lesson))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> CriticInterface:
         super()._apply(fn, recurse)
-        self.returns.to(self.moments.values.new_zeros(()))
+        self.observed.to(self.moments.values.new_zeros(()))
         return self
 
     def get_extra_state(self) -> dict[str, Any]:
-        """As in the base class, and the losses under way."""
-        return {**super().get_extra_state(), "returns": self.returns.state_dict()}
+        """Return the state of the base class, and the losses observed so far."""
+        return {**super().get_extra_state(), "returns": self.observed.state_dict()}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Go on from a saved state."""
+        """Continue from a saved state."""
         super().set_extra_state(state)
-        self.returns.load_state_dict(state["returns"])
+        self.observed.load_state_dict(state["returns"])

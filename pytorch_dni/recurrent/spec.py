@@ -1,4 +1,4 @@
-"""Where a module takes its state, where it returns the next one, and how that lies."""
+"""How a stateful module takes its state and returns the next one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn, Tensor
 
-from .._tree import floats, replaced
+from .._tree import floating_tensors, map_floating
 from ..errors import describe, DNIError
 
 
@@ -21,9 +21,9 @@ class StateSpec:
 
     Args:
         argument: Position of the state among the call's positional arguments.
-        keyword: Its name, where it comes as a keyword; None where it never does.
-        result: Where in the returned tuple, list or mapping the next state stands; None where the
-            whole output is the state.
+        keyword: Its name, where it is given as a keyword; None where it never is.
+        result: Index or key of the next state in the returned tuple, list or mapping; None where
+            the whole output is the state.
         batch_dim: Dimension of the samples in each tensor of the state.
     """
 
@@ -32,22 +32,22 @@ class StateSpec:
     result: int | str | None = 1
     batch_dim: int = 0
 
-    def taken(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """The state that a call was given; None for none."""
+    def state_in(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Return the state in the arguments of a call; None where there is none."""
         if self.keyword is not None and self.keyword in kwargs:
             return kwargs[self.keyword]
         return args[self.argument] if len(args) > self.argument else None
 
-    def given(
+    def with_state(
         self, args: tuple[Any, ...], kwargs: dict[str, Any], state: Any
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """The call's arguments with another state."""
+        """Return the arguments of a call with another state."""
         if self.keyword is not None and self.keyword in kwargs:
             return args, {**kwargs, self.keyword: state}
         return (*args[: self.argument], state, *args[self.argument + 1 :]), kwargs
 
-    def returned(self, name: str, output: Any) -> Any:
-        """The next state in what a call returned.
+    def state_returned(self, name: str, output: Any) -> Any:
+        """Return the next state in the output of a call.
 
         Raises:
             DNIError: There is none.
@@ -63,7 +63,7 @@ class StateSpec:
             ) from error
 
 
-# A state of (layers, batch, features) in sequences' modules, of (batch, features) in cells.
+# States are (layers, batch, features) in modules for sequences, (batch, features) in cells.
 _KNOWN: tuple[tuple[type[nn.Module], StateSpec], ...] = (
     (nn.RNNBase, StateSpec(1, "hx", 1, -2)),
     (nn.RNNCellBase, StateSpec(1, "hx", None, -2)),
@@ -71,17 +71,17 @@ _KNOWN: tuple[tuple[type[nn.Module], StateSpec], ...] = (
 
 
 def known(module: nn.Module) -> StateSpec | None:
-    """The specification of PyTorch's own recurrent modules."""
+    """Return the specification of PyTorch's own recurrent modules; None for other modules."""
     return next((spec for kind, spec in _KNOWN if isinstance(module, kind)), None)
 
 
-def join(state: Any, batch_dim: int) -> Tensor:
-    """All tensors of a state side by side: ``(batch, features)``.
+def join_state(state: Any, batch_dim: int) -> Tensor:
+    """Concatenate all tensors of a state: ``(batch, features)``.
 
     Raises:
         DNIError: There is no floating-point tensor, or the numbers of samples differ.
     """
-    tensors = floats(state)
+    tensors = floating_tensors(state)
     if not tensors:
         raise DNIError(f"a state must hold floating-point tensors, but this is {state!r}")
     rows = [_rows(tensor, batch_dim) for tensor in tensors]
@@ -95,20 +95,20 @@ def join(state: Any, batch_dim: int) -> Tensor:
     return rows[0] if len(rows) == 1 else torch.cat([row.to(dtype) for row in rows], 1)
 
 
-def split(joined: Tensor, like: Any, batch_dim: int) -> Any:
-    """A state in the form of ``like`` from its tensors side by side."""
-    tensors = floats(like)
+def split_state(joined: Tensor, like: Any, batch_dim: int) -> Any:
+    """Return a state in the form of ``like`` from its concatenated tensors."""
+    tensors = floating_tensors(like)
     sizes = [_rows(tensor, batch_dim).shape[1] for tensor in tensors]
     parts = iter(
         _tensor(part, tensor, batch_dim)
         for part, tensor in zip(joined.split(sizes, 1), tensors, strict=True)
     )
-    return replaced(like, lambda tensor: next(parts))
+    return map_floating(like, lambda tensor: next(parts))
 
 
 def _rows(tensor: Tensor, batch_dim: int) -> Tensor:
     if not -tensor.dim() <= batch_dim < tensor.dim():
-        return tensor.reshape(1, -1)  # without a batch
+        return tensor.reshape(1, -1)  # a single sample
     moved = tensor.movedim(batch_dim, 0)
     return moved.reshape(len(moved), -1)
 
@@ -123,11 +123,11 @@ def _tensor(rows: Tensor, like: Tensor, batch_dim: int) -> Tensor:
 def resolve(
     network: nn.Module, recurrent: bool | Mapping[str, StateSpec | None] | None, spatial: bool
 ) -> dict[str, StateSpec]:
-    """The specifications that a user asks for, by qualified name.
+    """Return the specifications that the user asks for, by qualified name.
 
     Args:
         network: The network.
-        recurrent: As in the wrapper.
+        recurrent: The argument of the wrapper.
         spatial: Whether the user asks for cuts in space.
 
     Raises:
@@ -152,14 +152,21 @@ def resolve(
             "recurrent must be True, False or a mapping from names to StateSpec, not "
             f"{type(recurrent).__name__}"
         )
-    specs = {}
-    for name, spec in recurrent.items():
-        if name not in modules:
-            raise DNIError(f"recurrent: there is no module {name!r} in the network")
-        spec = own.get(name) if spec is None else spec
-        if not isinstance(spec, StateSpec):
-            raise DNIError(
-                f"recurrent: {describe(name, modules[name])} needs a StateSpec, not {spec!r}"
-            )
-        specs[name] = spec
-    return specs
+    return {name: _described(name, spec, modules, own) for name, spec in recurrent.items()}
+
+
+def _described(
+    name: str,
+    spec: StateSpec | None,
+    modules: Mapping[str, nn.Module],
+    own: Mapping[str, StateSpec],
+) -> StateSpec:
+    """Return the specification of one module that the user names."""
+    if name not in modules:
+        raise DNIError(f"recurrent: there is no module {name!r} in the network")
+    spec = own.get(name) if spec is None else spec
+    if not isinstance(spec, StateSpec):
+        raise DNIError(
+            f"recurrent: {describe(name, modules[name])} needs a StateSpec, not {spec!r}"
+        )
+    return spec

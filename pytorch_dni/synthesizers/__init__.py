@@ -1,4 +1,4 @@
-"""Synthesizers: the networks that predict messages, gradients most of all."""
+"""Synthesizers: the networks that predict messages, mostly gradients."""
 
 from .base import DNI_Network
 from .basic import BasicSynthesizer

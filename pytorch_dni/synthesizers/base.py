@@ -1,4 +1,4 @@
-"""What every synthesizer has in common."""
+"""The base class of synthesizers."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any, ClassVar, TYPE_CHECKING
 import torch
 from torch import nn, Size, Tensor
 
-from ._grads import Grads, owned
-from ._perceptron import Perceptron
+from .._gradients import parameter_grads, ParameterGrads
+from ._mlp import MLP
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -17,35 +17,36 @@ Hidden = Any  # a tensor, any tree of tensors, or None
 
 
 class DNI_Network(nn.Module):
-    """Base of synthesizers: predicts the gradient with respect to an activation from it.
+    """Base class of synthesizers: predicts the gradient of an activation from the activation.
 
-    A synthesizer of your own derives from this class, takes the sizes, and defines
-    :meth:`forward`. What it returns is regressed (mean squared error) to the true gradient
-    divided by that gradient's running root mean square, and multiplied back before use, so that
-    it works in units of about one whatever the size of the gradients.
+    A user's synthesizer derives from this class, takes the sizes, and defines :meth:`forward`.
+    The prediction is regressed (mean squared error) to the true gradient divided by that
+    gradient's running root mean square, and is multiplied back before use. So the synthesizer
+    works in units of about one, however small the gradients are.
 
     Args:
-        input_size: Features, or channels, of the input: the activation's and the context's.
-        hidden_size: Width of what lies in between.
+        input_size: Features, or channels, of the input: those of activation and context together.
+        hidden_size: Width of the hidden layers.
         output_size: Features, or channels, of the activation, whose gradient is predicted.
 
     Source: Jaderberg et al. 2017, section 2.1, where this is the model ``M``.
     """
 
-    #: ``"gradient"``: ``forward`` predicts the gradient. ``"loss"``: ``loss`` gives a scalar whose
-    #: gradient with respect to the activation is the prediction. ``"return"``: ``forward`` predicts
-    #: the loss still to come from a state, whose gradient is the prediction.
+    #: What the synthesizer predicts. ``"gradient"``: ``forward`` predicts the gradient. ``"loss"``:
+    #: ``loss`` returns a scalar whose gradient with respect to the activation is the prediction.
+    #: ``"return"``: ``forward`` predicts the future loss from a state, and the gradient of that
+    #: loss is the prediction.
     predicts: ClassVar[str] = "gradient"
-    #: Whether inputs are to come with their features in the last dimension. Otherwise they come
-    #: in the activation's own layout: features last for (batch, features) and sequences, channels
-    #: in dimension 1 for images.
+    #: Whether inputs have their features in the last dimension. Otherwise they have the layout of
+    #: the activation: features last for (batch, features) and sequences, channels in dimension 1
+    #: for images.
     features_last: ClassVar[bool] = False
-    #: Which dimension of a trigger has the features, where an interface is not told.
+    #: Feature dimension of triggers, where the interface is not given one.
     feature_dim: ClassVar[int] = -1
     #: Whether targets are divided by their running root mean square.
     normalize_target: ClassVar[bool] = True
-    #: Learning rate where ``grad_lr`` is not given and ``grad_optim`` is ``"adam"``. Well above
-    #: a network's: the synthesizer chases a target that moves with the network.
+    #: Learning rate where ``grad_lr`` is not given and ``grad_optim`` is ``"adam"``. It is well
+    #: above a network's, since the synthesizer follows a target that moves with the network.
     default_lr: ClassVar[float] = 1e-2
 
     def __init__(self, input_size: int, hidden_size: int, output_size: int) -> None:
@@ -58,9 +59,14 @@ class DNI_Network(nn.Module):
     def for_activation(
         cls, shape: Size, context_size: int | None, hidden_size: int | None, **params: Any
     ) -> Self:
-        """Build for an activation of ``shape``, brought to features last.
+        """Build a synthesizer for activations of a shape.
 
-        ``hidden_size`` of None lets the class choose: a quarter of the features, at least 32.
+        Args:
+            shape: Shape of the activation, with its features moved to the last dimension.
+            context_size: Width of the context; None for no context.
+            hidden_size: Width of the hidden layers; None takes a quarter of the features, at
+                least 32.
+            params: Further arguments of the class.
         """
         features = shape[-1]
         hidden = max(32, features // 4) if hidden_size is None else hidden_size
@@ -72,23 +78,29 @@ class DNI_Network(nn.Module):
         Args:
             input: The activation with the context joined along its features: shape
                 ``(*, input_size)`` or ``(batch, input_size, *)``, as ``features_last`` says.
-            hidden: What the previous call returned second, cut from its graph; None at first.
+            hidden: The state that the previous call returned, detached; None in the first call.
 
         Returns:
-            The prediction, of the activation's own shape, and the next ``hidden``.
+            The prediction, of the activation's shape, and the next ``hidden``.
         """
         raise TypeError(f"{type(self).__name__} does not define forward(input, hidden)")
 
-    def taped(self) -> Perceptron | None:
-        """A perceptron that does all of ``forward`` and can do without autograd, if there is."""
+    def as_mlp(self) -> MLP | None:
+        """Return an MLP that computes all of ``forward`` without autograd, if there is one."""
         return None
 
     def loss_gradient(
         self, activation: Tensor, target: Tensor, gain: Tensor
-    ) -> tuple[Tensor, Grads]:
-        """``gain`` times the gradient of :meth:`loss` by the activation, and the parameters' own.
+    ) -> tuple[Tensor, ParameterGrads]:
+        """Compute the gradients of :meth:`loss` by the activation and by the parameters.
 
-        The parameters' gradients are without ``gain``, and not written to their ``grad``.
+        Args:
+            activation: Features last: ``(batch, *positions, features)``.
+            target: The context, as in :meth:`loss`.
+            gain: Factor of the activation's gradient; those of parameters are without it.
+
+        Returns:
+            The activation's gradient, and those of parameters, which are not written to ``grad``.
         """
         parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
         with torch.enable_grad():
@@ -96,13 +108,14 @@ class DNI_Network(nn.Module):
             loss = self.loss(leaf, target)
         found = torch.autograd.grad(loss, [leaf, *parameters], allow_unused=True)
         gradient = torch.zeros_like(activation) if found[0] is None else found[0] * gain
-        return gradient, owned(parameters, found[1:])
+        return gradient, parameter_grads(parameters, found[1:])
 
     def loss(self, activation: Tensor, target: Tensor) -> Tensor:
-        """For synthesizers that predict ``"loss"``: a scalar, to be minimised over parameters.
+        """Compute the scalar that a synthesizer of ``predicts = "loss"`` minimises.
 
         Args:
             activation: Features last: ``(batch, *positions, features)``.
-            target: The context: labels ``(*lead)`` or features ``(*lead, context_size)``.
+            target: The context: labels ``(*leading)`` or features
+                ``(*leading, context_size)``.
         """
         raise TypeError(f"{type(self).__name__} does not define loss(activation, target)")

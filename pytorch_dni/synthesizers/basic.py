@@ -1,4 +1,4 @@
-"""The plain synthesizer for interfaces placed by hand."""
+"""The basic synthesizer for interfaces placed by hand."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import torch
 from torch import nn, Tensor
 
 from ..errors import ContextError, SynthesizerError
-from ._layers import zero_
-from ._perceptron import Perceptron
+from ._init import init_zero_
+from ._mlp import MLP
 
 
 class BasicSynthesizer(nn.Module):
-    """A perceptron from a trigger, and a context, to a message.
+    """Predicts a message from a trigger, and a context, by an MLP.
 
     Any module with this ``forward(trigger, context)`` is a synthesizer. One that has the attribute
-    ``context_dim`` is handed features of that size, laid along the trigger's dimensions (labels
-    one-hot encoded); one that lacks it is handed the context as it was given, or None.
+    ``context_dim`` is given features of that size at each position of the trigger (labels are
+    one-hot encoded). One that lacks it is given the context as the user gave it, or None.
 
     Args:
         output_dim: Features of the message.
@@ -61,10 +61,8 @@ class BasicSynthesizer(nn.Module):
                 raise SynthesizerError(
                     f"BasicSynthesizer: {name} must be a positive integer, got {size!r}"
                 )
-        self.layers = Perceptron(
-            self.trigger_dim + (context_dim or 0), hidden, output_dim, n_hidden, norm
-        )
-        zero_(self.layers.last)
+        self.layers = MLP(self.trigger_dim + (context_dim or 0), hidden, output_dim, n_hidden, norm)
+        init_zero_(self.layers.last)
 
     def forward(self, trigger: Tensor, context: Tensor | None = None) -> Tensor:
         """Predict a message ``(*, output_dim)``, in units of its running root mean square.
@@ -85,13 +83,13 @@ class BasicSynthesizer(nn.Module):
         return self.layers(torch.cat([trigger, context.to(trigger)], -1))  # type: ignore[no-any-return]
 
     def check(self, trigger: Tensor, owner: str) -> None:
-        """Raise :class:`SynthesizerError`, in the name of ``owner``, where it does not fit."""
+        """Raise :class:`SynthesizerError` where the trigger of an interface does not fit."""
         if trigger.dim() == 0 or trigger.shape[-1] != self.trigger_dim:
             raise SynthesizerError(
                 f"{owner}: a BasicSynthesizer for triggers with {self.trigger_dim} features in the "
                 f"last dimension got shape {tuple(trigger.shape)}: give it the right trigger_dim"
             )
 
-    def taped(self) -> Perceptron | None:
-        """The perceptron that does all of :meth:`forward` and can do without autograd."""
+    def as_mlp(self) -> MLP | None:
+        """Return the MLP if it computes all of :meth:`forward`; None if a subclass changes that."""
         return self.layers if type(self).forward is BasicSynthesizer.forward else None

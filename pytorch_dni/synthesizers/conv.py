@@ -7,7 +7,7 @@ from typing import Any, ClassVar, TYPE_CHECKING
 from torch import nn, Size, Tensor
 
 from ..errors import SynthesizerError
-from ._layers import zero_
+from ._init import init_zero_
 from .base import DNI_Network, Hidden
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Conv2d_DNI(DNI_Network):
-    """Convolutions that keep the resolution.
+    """Convolutions that keep the resolution of the map.
 
     Args:
         input_size: Channels of activation and context together.
@@ -28,7 +28,7 @@ class Conv2d_DNI(DNI_Network):
 
     Shape:
         ``(batch, input_size, height, width)`` to ``(batch, output_size, height, width)``. Maps of
-        one dimension are taken as one row high, of three as their slices stacked in height.
+        one dimension are treated as images of one row, maps of three with their slices stacked.
     """
 
     features_last: ClassVar[bool] = False
@@ -61,20 +61,20 @@ class Conv2d_DNI(DNI_Network):
             layers.append(nn.ReLU())
             size = hidden_size
         layers.append(nn.Conv2d(size, output_size, kernel_size, padding="same"))
-        zero_(layers[-1])
+        init_zero_(layers[-1])
         self.layers = nn.Sequential(*layers)
 
     @classmethod
     def for_activation(
         cls, shape: Size, context_size: int | None, hidden_size: int | None, **params: Any
     ) -> Self:
-        """As in the base class, but half the channels, at least 16, where no width is given."""
+        """Build a synthesizer; ``hidden_size=None`` takes half the channels, at least 16."""
         if hidden_size is None:
             hidden_size = max(16, shape[-1] // 2)
         return super().for_activation(shape, context_size, hidden_size, **params)
 
     def forward(self, input: Tensor, hidden: Hidden) -> tuple[Tensor, Hidden]:
-        """Predict a map of the same resolution; keeps no hidden state."""
+        """Predict a map of the same resolution; has no hidden state."""
         maps = input.unsqueeze(2) if input.dim() == 3 else input
         maps = maps.flatten(2, 3) if maps.dim() == 5 else maps
         predicted: Tensor = self.layers(maps)

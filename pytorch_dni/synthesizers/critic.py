@@ -1,4 +1,4 @@
-"""A synthesizer that is a critic: it predicts the loss to come, whose gradient is the message."""
+"""A synthesizer that is a critic: it predicts the future loss, whose gradient is the message."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any, ClassVar, TYPE_CHECKING
 from torch import Size, Tensor
 
 from ..errors import SynthesizerError
-from ._layers import zero_
-from ._perceptron import Perceptron
+from ._init import init_zero_
+from ._mlp import MLP
 from .base import DNI_Network, Hidden
 
 if TYPE_CHECKING:
@@ -16,20 +16,20 @@ if TYPE_CHECKING:
 
 
 class Critic_DNI(DNI_Network):
-    """For recurrent nets: predicts from a state the loss of the windows to come.
+    """Predicts from the state of a recurrent net the loss of later windows.
 
-    The gradient of what it predicts by the state is the synthetic gradient. It learns from losses
-    that were observed (:meth:`DNI.observe`), not from its own predictions.
+    The gradient of the predicted loss by the state is the synthetic gradient. The critic learns
+    from losses that were observed (:meth:`DNI.observe`), not from its own predictions.
 
     Args:
         input_size: Features of state and context together.
         hidden_size: Width of the hidden layers.
         output_size: Features of the state.
         num_layers: Hidden layers.
-        norm: ``"layer"`` or None, in the hidden layers; none over the batch, by which the loss of
-            one sample would depend on the state of another.
-        horizon: How many windows' losses are told in advance.
-        discount: What the loss of each later window counts less.
+        norm: ``"layer"`` or None, in the hidden layers. Batch statistics are not offered: the loss
+            of one sample would depend on the state of another.
+        horizon: Of how many later windows the losses are predicted.
+        discount: Factor of the loss for each further window.
 
     Shape:
         ``(batch, input_size)`` to ``(batch, 1)``, in units of the observed losses' running root
@@ -61,14 +61,14 @@ class Critic_DNI(DNI_Network):
                 f"{horizon} and {discount}"
             )
         self.horizon, self.discount = horizon, discount
-        self.layers = Perceptron(input_size, hidden_size, 1, num_layers, norm)
-        zero_(self.layers.last)
+        self.layers = MLP(input_size, hidden_size, 1, num_layers, norm)
+        init_zero_(self.layers.last)
 
     @classmethod
     def for_activation(
         cls, shape: Size, context_size: int | None, hidden_size: int | None, **params: Any
     ) -> Self:
-        """As in the base class, but as wide as the state where no width is given."""
+        """Build a critic; ``hidden_size=None`` takes the width of the state, at least 32."""
         return super().for_activation(
             shape,
             context_size,
@@ -77,5 +77,5 @@ class Critic_DNI(DNI_Network):
         )
 
     def forward(self, input: Tensor, hidden: Hidden) -> tuple[Tensor, Hidden]:
-        """The loss to come, ``(batch, 1)``."""
+        """Predict the future loss, ``(batch, 1)``."""
         return self.layers(input), None

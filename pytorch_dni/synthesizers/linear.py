@@ -1,16 +1,16 @@
-"""Synthesizers made of linear layers, for vectors and for sequences of them."""
+"""Synthesizers of linear layers, for vectors and for sequences of vectors."""
 
 from typing import ClassVar
 
 from torch import Tensor
 
-from ._layers import zero_
-from ._perceptron import Perceptron
+from ._init import init_zero_
+from ._mlp import MLP
 from .base import DNI_Network, Hidden
 
 
 class Linear_DNI(DNI_Network):
-    """A perceptron with ReLU hidden layers; applied at each position of a sequence or image.
+    """An MLP with ReLU hidden layers, applied at each position of a sequence or image.
 
     Args:
         input_size: Features of activation and context together.
@@ -36,21 +36,19 @@ class Linear_DNI(DNI_Network):
         norm: str | None = "batch",
     ) -> None:
         super().__init__(input_size, hidden_size, output_size)
-        self.layers = Perceptron(
-            input_size, hidden_size, output_size, num_layers, norm, self.activation
-        )
-        zero_(self.layers.last)
+        self.layers = MLP(input_size, hidden_size, output_size, num_layers, norm, self.activation)
+        init_zero_(self.layers.last)
 
     def forward(self, input: Tensor, hidden: Hidden) -> tuple[Tensor, Hidden]:
-        """Predict ``(*, output_size)`` from ``(*, input_size)``; keeps no hidden state."""
+        """Predict ``(*, output_size)`` from ``(*, input_size)``; has no hidden state."""
         return self.layers(input), None
 
-    def taped(self) -> Perceptron | None:
-        """The perceptron that does all of :meth:`forward` and can do without autograd."""
+    def as_mlp(self) -> MLP | None:
+        """Return the MLP if it computes all of :meth:`forward`; None if a subclass changes that."""
         return self.layers if type(self).forward is Linear_DNI.forward else None
 
 
 class Linear_Sigmoid_DNI(Linear_DNI):
-    """:class:`Linear_DNI` with sigmoid hidden layers, for networks that saturate themselves."""
+    """:class:`Linear_DNI` with sigmoid hidden layers, for networks that saturate."""
 
     activation: ClassVar[str] = "sigmoid"

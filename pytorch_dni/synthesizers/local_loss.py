@@ -1,4 +1,4 @@
-"""A synthesizer that is a local loss: a small predictor of the labels at the cut itself."""
+"""A synthesizer that is a local loss: a small head at the cut that predicts the labels."""
 
 from __future__ import annotations
 
@@ -9,26 +9,24 @@ import torch
 from torch import Size, Tensor
 from torch.nn import functional as F
 
+from .._gradients import ParameterGrads
+from .._torch import log_softmax_backward, nll_loss_backward, nll_loss_forward
 from ..errors import ContextError, SynthesizerError
-from ._grads import Grads
-from ._perceptron import Perceptron
+from ._mlp import MLP
 from .base import DNI_Network, Hidden
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-_nll = torch.ops.aten.nll_loss_forward.default
-_nll_backward = torch.ops.aten.nll_loss_backward.default
-_log_softmax_backward = torch.ops.aten._log_softmax_backward_data.default
-_MEAN, _IGNORED = 1, -100  # the operators' code for a mean over rows; the label that is left out
+_MEAN, _IGNORED = 1, -100  # the operators' code for a mean over rows; the label that is ignored
 
 
 class LocalLoss_DNI(DNI_Network):
-    """The gradient of an auxiliary predictor's own loss, instead of a regressed one.
+    """Takes the gradient of a local loss for the synthetic one, instead of a regressed one.
 
-    A small head on the activation predicts the context (labels, or regression targets); its loss
-    trains the head, and the loss's gradient with respect to the activation is the synthetic
-    gradient, brought to the running size of the true one.
+    A small head on the activation predicts the context (labels, or regression targets). Its loss
+    trains the head. The gradient of that loss by the activation, rescaled to the running size of
+    the true gradient, is the synthetic gradient.
 
     Args:
         input_size: Features that the head sees: the activation's, or those of its pooled map.
@@ -36,13 +34,13 @@ class LocalLoss_DNI(DNI_Network):
         output_size: Classes, or features of the regression target: the context's size.
         loss: ``loss(prediction, target) -> scalar`` (a mean over the batch), with prediction
             ``(rows, output_size)`` and target ``(rows,)`` labels or ``(rows, output_size)``.
-        num_layers: Hidden layers of the head; 0 is a linear one.
+        num_layers: Hidden layers of the head; 0 makes it linear.
         norm: Normalisation in the hidden layers, as in :class:`Linear_DNI`.
-        pool: Maps are averaged to at most ``pool`` by ``pool`` cells before the head; None keeps
-            a head at every position, for targets given at every position.
+        pool: Maps are averaged to at most ``pool`` by ``pool`` cells before the head; None applies
+            the head at every position, for targets given at every position.
 
     Source: the critic of Czarnecki et al. 2017, section 4 (a synthetic gradient as the gradient
-    of a predicted loss); local auxiliary losses as in Belilovsky et al. 2019, section 3.
+    of a predicted loss). Local auxiliary losses are those of Belilovsky et al. 2019, section 3.
     """
 
     predicts: ClassVar[str] = "loss"
@@ -62,7 +60,7 @@ class LocalLoss_DNI(DNI_Network):
         super().__init__(input_size, hidden_size, output_size)
         self.criterion = loss
         self.pool = pool
-        self.head = Perceptron(input_size, hidden_size, output_size, num_layers, norm)
+        self.head = MLP(input_size, hidden_size, output_size, num_layers, norm)
 
     @classmethod
     def for_activation(
@@ -78,16 +76,16 @@ class LocalLoss_DNI(DNI_Network):
         return cls(features, hidden, context_size, **params)
 
     def forward(self, input: Tensor, hidden: Hidden) -> tuple[Tensor, Hidden]:
-        """The head's prediction ``(*, output_size)`` from ``(*, input_size)``."""
+        """Compute the head's prediction ``(*, output_size)`` from ``(*, input_size)``."""
         return self.head(input), None
 
     def loss(self, activation: Tensor, target: Tensor) -> Tensor:
-        """The head's loss, a scalar.
+        """Compute the head's loss, a scalar.
 
         Args:
             activation: Features last: ``(batch, *positions, features)``.
-            target: Labels ``(*lead)`` or regression targets ``(*lead, output_size)``. Positions
-                that the target lacks are averaged over, or pooled where they form a map.
+            target: Labels ``(*leading)`` or regression targets ``(*leading, output_size)``.
+                Positions that the target lacks are averaged, or pooled where they form a map.
 
         Raises:
             ContextError: The shapes do not fit each other.
@@ -97,23 +95,23 @@ class LocalLoss_DNI(DNI_Network):
 
     def loss_gradient(
         self, activation: Tensor, target: Tensor, gain: Tensor
-    ) -> tuple[Tensor, Grads]:
-        """As in the base class, but the head does without autograd."""
+    ) -> tuple[Tensor, ParameterGrads]:
+        """Compute the same as in the base class, but without autograd in the head."""
         rows = leaf = activation
-        if not self._at_each_place(activation, target):
+        if not self._at_each_position(activation, target):
             with torch.enable_grad():
                 leaf = activation.detach().requires_grad_()
                 rows = self._rows(leaf, target)
-        prediction, tape = self.head.run(rows)
+        prediction, tape = self.head.record(rows)
         delta, grads = self.head.backpropagate(tape, self._error(prediction, target))
-        # Times the gain while it is small.
+        # The gain is applied to the smaller of the two factors.
         gradient = delta.mul(gain).mm(self.head.first.weight).view(rows.shape)
         if rows is not leaf:
             (gradient,) = torch.autograd.grad(rows, leaf, gradient)
         return gradient, grads
 
     def _error(self, prediction: Tensor, target: Tensor) -> Tensor:
-        """Gradient of the loss by the head's prediction."""
+        """Compute the gradient of the loss by the head's prediction."""
         if self.criterion is F.cross_entropy and not target.is_floating_point():
             return _cross_entropy_gradient(prediction, target)
         with torch.enable_grad():
@@ -121,29 +119,31 @@ class LocalLoss_DNI(DNI_Network):
         return torch.autograd.grad(loss, prediction)[0]
 
     def _criterion(self, prediction: Tensor, target: Tensor) -> Tensor:
-        return self.criterion(prediction.flatten(0, -2), target.flatten(0, _lead(target) - 1))
+        return self.criterion(
+            prediction.flatten(0, -2), target.flatten(0, _leading_dims(target) - 1)
+        )
 
     def _rows(self, activation: Tensor, target: Tensor) -> Tensor:
-        """The activation with the target's places only: ``(*lead, input_size)``."""
-        if self._at_each_place(activation, target):
+        """Reduce the activation to the positions of the target: ``(*leading, input_size)``."""
+        if self._at_each_position(activation, target):
             return activation
-        lead, places = target.shape[: _lead(target)], activation.shape[:-1]
+        leading, positions = target.shape[: _leading_dims(target)], activation.shape[:-1]
         if activation.dim() == 4 and self.pool is not None:
-            if lead == places[:1]:
+            if leading == positions[:1]:
                 return self._pooled(activation)
-        elif lead == places[: len(lead)]:
-            return activation.mean([*range(len(lead), len(places))])
-        elif lead == places[len(places) - len(lead) :]:
-            return activation.mean([*range(len(places) - len(lead))])
+        elif leading == positions[: len(leading)]:
+            return activation.mean([*range(len(leading), len(positions))])
+        elif leading == positions[len(positions) - len(leading) :]:
+            return activation.mean([*range(len(positions) - len(leading))])
         raise ContextError(
             f"a local loss at an activation of shape {tuple(activation.shape)} (features last) "
             f"cannot take a target of shape {tuple(target.shape)}: give one target for each "
             "sample, or one for each position (maps: with pool=None)"
         )
 
-    def _at_each_place(self, activation: Tensor, target: Tensor) -> bool:
+    def _at_each_position(self, activation: Tensor, target: Tensor) -> bool:
         pools = activation.dim() == 4 and self.pool is not None
-        return not pools and target.shape[: _lead(target)] == activation.shape[:-1]
+        return not pools and target.shape[: _leading_dims(target)] == activation.shape[:-1]
 
     def _pooled(self, activation: Tensor) -> Tensor:
         assert self.pool is not None
@@ -152,19 +152,21 @@ class LocalLoss_DNI(DNI_Network):
         return torch.flatten(F.adaptive_avg_pool2d(maps, cells), 1)
 
 
-def _lead(target: Tensor) -> int:
-    """How many of a target's dimensions are places: all of labels, all but the last of features."""
+def _leading_dims(target: Tensor) -> int:
+    """Return how many dimensions of a target are no features: all of labels, else all but one."""
     return target.dim() - int(target.is_floating_point())
 
 
 def _cross_entropy_gradient(prediction: Tensor, target: Tensor) -> Tensor:
-    """``(softmax(prediction) - one_hot(target)) / rows``; rows labelled -100 count in nothing.
+    """Compute ``(softmax(prediction) - one_hot(target)) / rows``; rows labelled -100 are ignored.
 
-    Known without autograd, whose pass inside a running one would take longer than all of this.
+    Autograd is not used: a backward pass inside a running one would take longer than all of this.
     """
     logarithms = torch.log_softmax(prediction.flatten(0, -2), -1)
     labels = target.flatten()
-    loss, rows = _nll(logarithms, labels, None, _MEAN, _IGNORED)
-    error = _nll_backward(torch.ones_like(loss), logarithms, labels, None, _MEAN, _IGNORED, rows)
-    error = cast(Tensor, _log_softmax_backward(error, logarithms, -1, logarithms.dtype))
+    loss, rows = nll_loss_forward(logarithms, labels, None, _MEAN, _IGNORED)
+    error = nll_loss_backward(
+        torch.ones_like(loss), logarithms, labels, None, _MEAN, _IGNORED, rows
+    )
+    error = cast(Tensor, log_softmax_backward(error, logarithms, -1, logarithms.dtype))
     return error.view_as(prediction)

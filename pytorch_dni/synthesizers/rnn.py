@@ -1,4 +1,4 @@
-"""A synthesizer with a memory."""
+"""A recurrent synthesizer."""
 
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 from torch import nn, Tensor
 
 from ..errors import SynthesizerError
-from ._layers import zero_
+from ._init import init_zero_
 from .base import DNI_Network, Hidden
 
 _CELLS: dict[str, tuple[Callable[..., nn.Module], dict[str, Any]]] = {
@@ -18,7 +18,7 @@ _CELLS: dict[str, tuple[Callable[..., nn.Module], dict[str, Any]]] = {
 
 
 class RNN_DNI(DNI_Network):
-    """A recurrent network over positions, whose state also goes from one call to the next.
+    """A recurrent network over positions, whose state is kept from one call to the next.
 
     Args:
         input_size: Features of activation and context together.
@@ -26,12 +26,12 @@ class RNN_DNI(DNI_Network):
         output_size: Features of the activation.
         num_layers: How many recurrent layers are stacked.
         cell: ``"lstm"``, ``"gru"``, ``"tanh"`` or ``"relu"``.
-        batch_first: Whether sequences come as (batch, time, features); otherwise as (time, batch,
-            features). The wrapper sets it as the module at the cut has it.
+        batch_first: Whether sequences have the shape (batch, time, features); otherwise they are
+            (time, batch, features). The wrapper takes it from the module at the cut.
 
     Shape:
         ``(batch, input_size)`` is one step; ``(batch, time, input_size)`` a sequence; further
-        positions are run through as one long sequence.
+        positions are treated as one long sequence.
     """
 
     features_last: ClassVar[bool] = True
@@ -52,10 +52,10 @@ class RNN_DNI(DNI_Network):
         self.batch_first = batch_first
         self.rnn = kind(input_size, hidden_size, num_layers, batch_first=True, **options)
         self.output = nn.Linear(hidden_size, output_size)
-        zero_(self.output)
+        init_zero_(self.output)
 
     def forward(self, input: Tensor, hidden: Hidden) -> tuple[Tensor, Hidden]:
-        """Predict along the sequence; a ``hidden`` of another batch size is not taken up."""
+        """Predict along the sequence; a ``hidden`` of another batch size is ignored."""
         time_major = input.dim() == 3 and not self.batch_first
         steps = input.transpose(0, 1) if time_major else input
         sequence = steps.reshape(steps.shape[0], -1, steps.shape[-1])

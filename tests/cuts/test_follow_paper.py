@@ -86,8 +86,8 @@ def test_mix_bootstrap_and_regression_follow_the_paper(bp_lambda, explicit):
         grad_optim="sgd",
         grad_lr=0.3,
     )
-    assert Linear_DNI(2, 2, 2).taped() is not None
-    assert Autograd(2, 2, 2).taped() is None
+    assert Linear_DNI(2, 2, 2).as_mlp() is not None
+    assert Autograd(2, 2, 2).as_mlp() is None
     for _ in range(8):
         x = torch.randn(6, 4, dtype=torch.float64)
         expected = reference.gradients(x, bp_lambda)

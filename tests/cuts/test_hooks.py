@@ -31,4 +31,4 @@ def test_eval_and_unwrap_remove_all_hooks(options):
     net.train()
     net.unwrap()
     assert not forward_hooks(network)
-    assert net._cuts.given.input is None
+    assert net._rooms.cuts._inputs._input is None

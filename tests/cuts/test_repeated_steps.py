@@ -24,9 +24,9 @@ def test_synthesizers_take_more_steps_when_updates_are_sparse():
     assert one.norm() < two.norm() < three.norm()
     for probability, steps in ((1.0, 1), (0.5, 2), (0.1, 10), (0.01, 10)):
         net = DNI(relu_mlp(1), update_probability=probability)
-        assert net._cuts.learner.repeats == steps
+        assert net._rooms.learner.repeats == steps
     local = {"dni_network": LocalLoss_DNI, "context_size": 2}
-    assert DNI(relu_mlp(1), update_probability=0.1, **local)._cuts.learner.repeats == 1
+    assert DNI(relu_mlp(1), update_probability=0.1, **local)._rooms.learner.repeats == 1
     for wrong in (0, -1, 1.5, True):
         with pytest.raises(SynthesizerError, match="grad_steps"):
             DNI(relu_mlp(1), grad_steps=wrong)

@@ -32,7 +32,7 @@ class Record:
     ],
 )
 def test_the_last_part_skips_steps_whatever_the_network_returns(wrap):
-    class Returns(nn.Module):
+    class ObservedLosses(nn.Module):
         def __init__(self):
             super().__init__()
             self.inner = relu_mlp(1)
@@ -50,7 +50,7 @@ def test_the_last_part_skips_steps_whatever_the_network_returns(wrap):
             return []
         return [t for child in children for t in tensors(child)]
 
-    network, x = Returns(), torch.randn(3, 6)
+    network, x = ObservedLosses(), torch.randn(3, 6)
     net = DNI(network, update_probability=0.3, example_input=x)
     skipped = 0
     for _ in range(30):

@@ -13,7 +13,7 @@ def test_a_second_backward_pass_through_one_graph_is_an_error():
     net = default_and_eager("mlp")[1]
     loss = ZOO["mlp"].loss(net(ZOO["mlp"].input()))
     loss.backward(retain_graph=True)
-    with pytest.raises(DNIError, match="handed over already"):
+    with pytest.raises(DNIError, match="delivered already"):
         loss.backward()
 
 

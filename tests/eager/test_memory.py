@@ -26,7 +26,7 @@ class Held:
 class Graph_DNI(Linear_DNI):
     """A synthesizer that learns through autograd."""
 
-    def taped(self):
+    def as_mlp(self):
         return None
 
 

@@ -128,9 +128,9 @@ def test_triggers_that_do_not_fit_are_errors(both):
 def test_synthesizers_that_do_not_fit_are_errors():
     with pytest.raises(SynthesizerError, match="must be a module"):
         BackwardInterface(len)
-    with pytest.raises(SynthesizerError, match="LocalLoss_DNI gives gradients only"):
+    with pytest.raises(SynthesizerError, match="LocalLoss_DNI predicts gradients only"):
         ForwardInterface(LocalLoss_DNI(5, 5, 3))
-    with pytest.raises(SynthesizerError, match="LocalLoss_DNI gives gradients only"):
+    with pytest.raises(SynthesizerError, match="LocalLoss_DNI predicts gradients only"):
         BidirectionalInterface(LocalLoss_DNI(5, 5, 3), BasicSynthesizer(5))
     with pytest.raises(SynthesizerError, match="grad_optim"):
         BackwardInterface(BasicSynthesizer(5), optim="adamm")

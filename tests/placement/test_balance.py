@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from pytorch_dni import DNI
-from pytorch_dni._balance import balanced
+from pytorch_dni.placement._cost import balanced
 
 
 def test_parts_have_equal_costs_and_not_equal_counts_of_layers():

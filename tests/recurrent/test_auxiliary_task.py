@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from pytorch_dni import DNI, Future, Linear_DNI, TemporalInterface
+from pytorch_dni import DNI, FutureGradient, Linear_DNI, TemporalInterface
 from tests.support.horizon_windows import GradientSum, window_loss
 from tests.support.recurrent_zoo import data, Sequence
 
@@ -12,7 +12,7 @@ def test_the_auxiliary_task_follows_the_equation():
     torch.manual_seed(0)
     interface = TemporalInterface(
         Linear_DNI(6, 8, 6, norm=None),
-        future=Future(factor=1.0, bound=None, auxiliary=0.3, probe=10**9, guard=False),
+        future=FutureGradient(factor=1.0, bound=None, auxiliary=0.3, probe=10**9, guard=False),
         optim=GradientSum,
     )
     interface.double()
@@ -22,8 +22,8 @@ def test_the_auxiliary_task_follows_the_equation():
             nn.init.normal_(parameter, std=0.3)
     first, last, own = (torch.randn(4, 6, dtype=torch.float64) for _ in range(3))
     counts = torch.tensor([True, True, False, True])
-    predicted = interface.send_back(last, None)
-    true = interface.take_in(first, own, counts, None)
+    predicted = interface.inject(last, None)
+    true = interface.true_gradient(first, own, counts, None)
     torch.testing.assert_close(predicted, 0.5 * interface.synthesizer(last, None)[0].detach())
     leaf = first.clone().requires_grad_()
     error = (interface.auxiliary.layers(leaf) - predicted / 0.5) * counts.unsqueeze(1)
@@ -36,7 +36,7 @@ def test_the_auxiliary_task_follows_the_equation():
 
 def test_the_auxiliary_network_learns_and_is_saved():
     torch.manual_seed(0)
-    net = DNI(Sequence(nn.GRU).double(), future=Future(factor=1.0, auxiliary=0.1))
+    net = DNI(Sequence(nn.GRU).double(), future=FutureGradient(factor=1.0, auxiliary=0.1))
     optimizer = torch.optim.Adam(net.parameters(), lr=1e-3)
     state = None
     for x, y in data(windows=40):
@@ -48,7 +48,7 @@ def test_the_auxiliary_network_learns_and_is_saved():
     assert all(parameter.any() for parameter in auxiliary.parameters())
     state_dict = net.state_dict()
     assert not any("auxiliary" in key for key in net.network.state_dict())
-    loaded = DNI(Sequence(nn.GRU).double(), future=Future(factor=1.0, auxiliary=0.1))
+    loaded = DNI(Sequence(nn.GRU).double(), future=FutureGradient(factor=1.0, auxiliary=0.1))
     loaded.load_state_dict(state_dict)
     for ours, theirs in zip(
         loaded.interfaces["core.state"].auxiliary.parameters(), auxiliary.parameters(), strict=True

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from pytorch_dni import DNI, Future, synthesizer_context
+from pytorch_dni import DNI, FutureGradient, synthesizer_context
 from tests.support.checkpoints import through_file
 from tests.support.recurrent_zoo import data, detached, NETWORKS, Sequence, tensors
 
@@ -18,7 +18,7 @@ from tests.support.recurrent_zoo import data, detached, NETWORKS, Sequence, tens
 def test_resumed_training_equals_uninterrupted_training(name, how, context):
     build, recurrent = NETWORKS[name]
     network = build()
-    options = {"recurrent": recurrent, "context_size": context, "future": Future(probe=3)}
+    options = {"recurrent": recurrent, "context_size": context, "future": FutureGradient(probe=3)}
     net = DNI(copy.deepcopy(network), **options)
 
     def train(net, pairs, state):
@@ -92,7 +92,7 @@ def test_a_checkpoint_keeps_cuts_that_were_placed_late():
     network = Late()
     net = DNI(copy.deepcopy(network), **options)
     train(net, 9)
-    assert net._cuts.learner.state_dict()["order"] == ["head", "core.state", "extra"]
+    assert net._rooms.learner.state_dict()["order"] == ["head", "core.state", "extra"]
     other = DNI(copy.deepcopy(network), **options)
     other.load_state_dict(net.state_dict())
     for one in (net, other):

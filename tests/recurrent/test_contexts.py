@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from pytorch_dni import ContextError, DNI, Future, synthesizer_context
+from pytorch_dni import ContextError, DNI, FutureGradient, synthesizer_context
 from tests.support.recurrent_zoo import data, Sequence
 
 
@@ -18,7 +18,9 @@ def test_synthesizers_use_the_context_of_the_window_that_left_the_state():
 
     seen = []
     net = DNI(
-        Sequence(nn.GRU), dni_network=lambda *_: Recording(), future=Future(factor=1, probe=99)
+        Sequence(nn.GRU),
+        dni_network=lambda *_: Recording(),
+        future=FutureGradient(factor=1, probe=99),
     )
     state = None
     for i, (x, _) in enumerate(data(3)):

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from pytorch_dni import Critic_DNI, CriticInterface, Future
+from pytorch_dni import Critic_DNI, CriticInterface, FutureGradient
 
 
 def test_returns_are_discounted_sums_for_each_sample():
@@ -17,9 +17,9 @@ def test_returns_are_discounted_sums_for_each_sample():
     losses = torch.rand(windows, batch)
     counts = torch.rand(windows, batch) < 0.8
     for k in range(windows):
-        interface.hand_on(torch.full((batch, 2), float(k)), None, handed[k], counts[k])
+        interface.begin_window(torch.full((batch, 2), float(k)), None, handed[k], counts[k])
         interface.observe(losses[k])
-    due = interface.returns._due
+    due = interface.observed._complete
     # Entry k holds the state that window k received, and the losses of windows k, k + 1, ... for as
     # long as each state was passed on.
     assert [entry.state[0, 0].item() for entry in due] == [*range(windows - horizon + 1)]
@@ -30,7 +30,7 @@ def test_returns_are_discounted_sums_for_each_sample():
                 alive = alive and bool(handed[k + i, b])
                 expected += alive * discount**i * losses[k + i, b].item()
             assert entry.sum[b].item() == pytest.approx(expected, abs=1e-6)
-        assert torch.equal(entry.counts, counts[k])
+        assert torch.equal(entry.valid_mask, counts[k])
 
 
 def test_a_critic_is_regressed_to_normalized_returns():
@@ -41,9 +41,9 @@ def test_a_critic_is_regressed_to_normalized_returns():
     for _ in range(6):
         state, losses = torch.randn(7, 2).double(), torch.rand(7).double() * 50
         handed, counts = torch.rand(7) < 0.8, torch.rand(7) < 0.8
-        interface.hand_on(state, None, handed, counts)
+        interface.begin_window(state, None, handed, counts)
         interface.observe(losses)
-        interface.learn_returns()
+        interface.learn_observed()
         target = (losses * handed)[counts]
         square, steps = 0.99 * square + 0.01 * target.square().mean(), steps + 1
         scale = (square / (1 - 0.99**steps)).sqrt()
@@ -59,9 +59,9 @@ def test_the_gradient_of_the_predicted_return_is_sent():
     torch.manual_seed(0)
     critic = Critic_DNI(4, 8, 4, num_layers=2).double()
     nn.init.normal_(critic.layers.last.weight)
-    interface = CriticInterface(critic, future=Future(factor=0.5, bound=None, guard=False))
-    interface.returns.scale._take(9.0)
-    interface.scale._take(1.0)
+    interface = CriticInterface(critic, future=FutureGradient(factor=0.5, bound=None, guard=False))
+    interface.observed.scale.add(9.0)
+    interface.scale.add(1.0)
     state = torch.randn(5, 4).double()
 
     def value(x):
@@ -69,7 +69,7 @@ def test_the_gradient_of_the_predicted_return_is_sent():
 
     torch.autograd.gradcheck(value, state.clone().requires_grad_())
     expected = torch.autograd.functional.jacobian(value, state) * 3 * 0.5
-    torch.testing.assert_close(interface.send_back(state, None), expected)
+    torch.testing.assert_close(interface.inject(state, None), expected)
     assert all(p.grad is None for p in critic.parameters())
 
 
@@ -79,9 +79,9 @@ def test_a_critic_learns_returns_that_depend_on_the_state():
     for _ in range(800):
         state = torch.randn(32, 3)
         all_samples = torch.ones(32, dtype=torch.bool)
-        interface.hand_on(state, None, all_samples, all_samples)
+        interface.begin_window(state, None, all_samples, all_samples)
         interface.observe((state - 1).square().sum(1) / 32)
-        interface.learn_returns()
+        interface.learn_observed()
     state = torch.randn(200, 3)
     cosine = F.cosine_similarity(interface.predict(state).message, state - 1, dim=1)
     assert cosine.mean() > 0.95
@@ -90,8 +90,8 @@ def test_a_critic_learns_returns_that_depend_on_the_state():
 def test_a_batch_of_another_size_ends_open_returns():
     interface = CriticInterface(Critic_DNI(2, 4, 2, horizon=2, discount=1.0))
     all_samples = torch.ones(3, dtype=torch.bool)
-    interface.hand_on(torch.zeros(3, 2), None, all_samples, all_samples)
+    interface.begin_window(torch.zeros(3, 2), None, all_samples, all_samples)
     interface.observe(torch.ones(3))
-    interface.hand_on(torch.zeros(2, 2), None, all_samples[:2], all_samples[:2])
+    interface.begin_window(torch.zeros(2, 2), None, all_samples[:2], all_samples[:2])
     interface.observe(torch.ones(2))
-    assert interface.returns._due[0].sum.tolist() == [1, 1, 1]
+    assert interface.observed._complete[0].sum.tolist() == [1, 1, 1]

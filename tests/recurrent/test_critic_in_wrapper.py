@@ -40,7 +40,7 @@ def test_critics_learn_on_every_network(name, context):
         critic = net.interfaces["core.state"]
     assert isinstance(critic, CriticInterface)
     assert critic.synthesizer.layers.last.weight.any()
-    assert 0 < critic.returns.scale.value < 1
+    assert 0 < critic.observed.scale.value < 1
     assert critic.stats().updates > 20
 
 
@@ -89,7 +89,7 @@ def test_a_failed_forward_pass_changes_nothing():
             net.observe(losses)
             losses.sum().backward()
         (critic,) = net.interfaces.values()
-        sums.append((critic.returns.scale.value, *[entry.sum for entry in critic.returns._entries]))
+        sums.append((critic.observed.scale.value, *[entry.sum for entry in critic.observed._open]))
     assert len(sums[0]) > 1
     assert sums[0][0] == sums[1][0]
     for a, b in zip(*(one[1:] for one in sums), strict=True):

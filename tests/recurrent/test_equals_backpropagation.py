@@ -7,10 +7,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from pytorch_dni import DNI, Future
+from pytorch_dni import DNI, FutureGradient
 from tests.support.recurrent_zoo import data, detached, NETWORKS, rebuilt, side_by_side, tensors
 
-EXACT = Future(factor=1.0, bound=None, guard=False)
+EXACT = FutureGradient(factor=1.0, bound=None, guard=False)
 
 
 class ExactFuture(nn.Module):
@@ -73,7 +73,7 @@ def test_exact_predictions_give_full_backpropagation(name, repackaged):
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-@pytest.mark.parametrize("off", [{"future": Future(factor=0)}, {"bp_lambda": 1.0}])
+@pytest.mark.parametrize("off", [{"future": FutureGradient(factor=0)}, {"bp_lambda": 1.0}])
 def test_factor_zero_is_truncated_backpropagation_to_the_bit(name, off):
     build, recurrent = NETWORKS[name]
     network = build()

@@ -10,7 +10,7 @@ from pytorch_dni import (
     BasicSynthesizer,
     DNI,
     DNIError,
-    Future,
+    FutureGradient,
     LocalLoss_DNI,
     StateSpec,
     SynthesizerError,
@@ -37,7 +37,7 @@ def test_states_that_are_never_passed_on_cause_one_warning():
 def test_misuse_is_one_clear_error():
     for wrong in ({"factor": -1}, {"bound": 0}, {"probe": 1}):
         with pytest.raises(DNIError, match=next(iter(wrong))):
-            Future(**wrong)
+            FutureGradient(**wrong)
     with pytest.raises(DNIError, match="no module 'nine'"):
         DNI(Own(), recurrent={"nine": StateSpec()})
     with pytest.raises(DNIError, match=r"'core' \(Memory\) needs a StateSpec"):

@@ -5,12 +5,18 @@ import warnings
 import pytest
 import torch
 
-from pytorch_dni import backward, BasicSynthesizer, defer_backward, Future, TemporalInterface
+from pytorch_dni import (
+    backward,
+    BasicSynthesizer,
+    defer_backward,
+    FutureGradient,
+    TemporalInterface,
+)
 
 
 def fast_learner(lr):
     """Return an interface that follows random targets when its learning rate is high."""
-    future = Future(factor=1.0, probe=2)
+    future = FutureGradient(factor=1.0, probe=2)
     return TemporalInterface(
         BasicSynthesizer(4, 1, 32, norm=None), optim="sgd", lr=lr, future=future
     )
@@ -36,7 +42,7 @@ def test_the_guard_stops_predictions_warns_once_and_resumes():
     assert len([w for w in warned if "predicting zero" in str(w.message)]) == 1
     assert sent[0]
     assert not sent[-1]
-    assert not interface.send_back(torch.randn(6, 4), None).any()
+    assert not interface.inject(torch.randn(6, 4), None).any()
     for group in interface.learner.optimizer.param_groups:
         group["lr"] = 0.05
     with warnings.catch_warnings():
@@ -45,4 +51,4 @@ def test_the_guard_stops_predictions_warns_once_and_resumes():
     assert sent[-1]
     assert interface.stats().loss < 1
     interface.windows = 0
-    assert interface.send_back(torch.randn(6, 4), None).any()
+    assert interface.inject(torch.randn(6, 4), None).any()

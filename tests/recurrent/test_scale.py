@@ -4,7 +4,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from pytorch_dni import DNI, Future, TemporalInterface
+from pytorch_dni import DNI, FutureGradient, TemporalInterface
 from tests.support.recurrent_zoo import data, Loop
 
 
@@ -19,7 +19,7 @@ def test_the_scale_is_not_measured_on_sent_predictions_and_bounds_them():
         def forward(self, trigger, context):
             return trigger.sign() * 3 + self.p * 0
 
-    future = Future(factor=1.0, bound=None, guard=False, probe=4)
+    future = FutureGradient(factor=1.0, bound=None, guard=False, probe=4)
     net = DNI(Loop(nn.GRUCell), recurrent=True, future=future, dni_network=lambda *_: TooLarge())
     state = None
     for x, y in data(200):
@@ -27,7 +27,7 @@ def test_the_scale_is_not_measured_on_sent_predictions_and_bounds_them():
         F.mse_loss(out, y.float()).backward()
     scale = net.interfaces["core.state"].scale.value
     assert 0 < scale < 1
-    bounded = TemporalInterface(TooLarge(), future=Future(factor=1.0, bound=0.5))
-    bounded.scale._take(4.0)
-    sent = bounded.send_back(torch.randn(6, 4), None)
+    bounded = TemporalInterface(TooLarge(), future=FutureGradient(factor=1.0, bound=0.5))
+    bounded.scale.add(4.0)
+    sent = bounded.inject(torch.randn(6, 4), None)
     torch.testing.assert_close(sent.norm(dim=1), torch.full((6,), 0.5 * 2 * 2.0))

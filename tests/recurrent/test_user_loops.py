@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from pytorch_dni import ContextError, DNI, DNIError, Future, synthesizer_context
+from pytorch_dni import ContextError, DNI, DNIError, FutureGradient, synthesizer_context
 from tests.support.recurrent_zoo import data, Sequence
 from tests.support.temporal_windows import network_and_reference
 
@@ -38,7 +38,7 @@ def test_backward_state_teaches_a_window_without_a_loss():
         F.mse_loss(out, y).backward()
     net.zero_grad()
     interface = net.interfaces["core.state"]
-    interface.scale._take(1e-3)
+    interface.scale.add(1e-3)
     nn.init.normal_(interface.synthesizer.layers.last.weight)
     updates = interface.stats().updates
     x = data(1)[0][0]
@@ -76,7 +76,7 @@ def test_outputs_may_change_in_place_and_windows_be_backpropagated_together():
     network = Sequence(nn.GRU)
     grads = []
     for inplace in (False, True):
-        net = DNI(copy.deepcopy(network), future=Future(factor=1.0))
+        net = DNI(copy.deepcopy(network), future=FutureGradient(factor=1.0))
         for x, _ in data(5):
             out, state = net(x.float(), None)
             second, _ = net(x.float(), state)

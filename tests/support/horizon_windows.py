@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from pytorch_dni import DNI, Future, Linear_DNI
+from pytorch_dni import DNI, FutureGradient, Linear_DNI
 from tests.support.recurrent_zoo import detached, NETWORKS, rebuilt, side_by_side, tensors
 
 LAMBDA, FACTOR = 0.7, 0.8
@@ -98,7 +98,7 @@ def bare_and_wrapped(name, target, num_layers=0, **given):
     net = DNI(
         copy.deepcopy(bare),
         recurrent=recurrent,
-        future=Future(target=target, **options),
+        future=FutureGradient(target=target, **options),
         dni_network=Unscaled_DNI,
         dni_params={"num_layers": num_layers},
         grad_optim=GradientSum,

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from pytorch_dni import BasicSynthesizer, DNI, Future, StateSpec
+from pytorch_dni import BasicSynthesizer, DNI, FutureGradient, StateSpec
 from tests.support.reference import Windows
 
 LR = 0.2
@@ -42,7 +42,7 @@ def network_and_reference(bound=0.5, probe=3, factor=0.7):
     net = DNI(
         network,
         recurrent={"core": StateSpec(argument=1, result=None)},
-        future=Future(factor, bound, probe, guard=False),
+        future=FutureGradient(factor, bound, probe, guard=False),
         dni_network=BasicSynthesizer,
         grad_optim="sgd",
         grad_lr=LR,
@@ -52,11 +52,11 @@ def network_and_reference(bound=0.5, probe=3, factor=0.7):
 
 def record_lessons(interface):
     """Return a list that receives the message and the mask of every later lesson."""
-    lessons, lesson = [], interface.lesson
+    lessons, lesson = [], interface.learn
 
     def recorded(prediction, message, counts=None):
         lessons.append((message, counts))
         return lesson(prediction, message, counts)
 
-    interface.lesson = recorded
+    interface.learn = recorded
     return lessons

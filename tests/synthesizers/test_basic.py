@@ -29,7 +29,7 @@ def test_predictions_start_at_zero_and_lessons_equal_autograds():
     explicit = BasicSynthesizer(5, 2, 7, 4, 3).double()
     graph = Autograd(5, 2, 7, 4, 3).double()
     graph.load_state_dict(explicit.state_dict())
-    assert graph.taped() is None
+    assert graph.as_mlp() is None
     ours, theirs = (UnidirectionalInterface(s) for s in (explicit, graph))
     with synthesizer_context(torch.tensor([0, 1, 2, 2, 1, 0])):
         assert not ours.receive(double(6, 4)).any()

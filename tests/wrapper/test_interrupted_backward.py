@@ -23,10 +23,10 @@ def test_a_failed_backward_pass_teaches_nothing():
     after = synthesizer_parameters(net)
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
     assert all(p.grad is None for p in after)
-    learner = net._cuts.learner
-    assert learner._lessons  # The lesson of the cut that the pass reached.
+    learner = net._rooms.learner
+    assert learner._collected  # The lesson of the cut that the pass reached.
     out = net(torch.randn(4, 6))
-    assert not learner._lessons
+    assert not learner._collected
     out.sum().backward()
     assert {s.updates for s in net.stats().values()} <= {1, 2}
     assert all(p.grad is None for p in after)

@@ -18,7 +18,7 @@ def test_unwrap_frees_the_wrapper_and_its_interfaces():
     out.sum().backward()
     activation = weakref.ref(out)
     interface = next(iter(net.interfaces.values()))
-    watched = [weakref.ref(t) for t in (interface, interface.synthesizer, net, net._cuts)]
+    watched = [weakref.ref(t) for t in (interface, interface.synthesizer, net, net._rooms.cuts)]
     net.unwrap()
     del net, interface, out
     gc.collect()

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from pytorch_dni import DNI, Future, Linear_DNI
+from pytorch_dni import DNI, FutureGradient, Linear_DNI
 from tests.support.checkpoints import COPIES
 from tests.support.horizon_windows import window_loss
 from tests.support.recurrent_zoo import data, detached, Loop
@@ -15,7 +15,7 @@ from tests.support.recurrent_zoo import data, detached, Loop
 def test_copies_and_loaded_wrappers_train_alike(target, how):
     def fresh():
         torch.manual_seed(2)
-        future = Future(target=target, auxiliary=0.5, windows=2)
+        future = FutureGradient(target=target, auxiliary=0.5, windows=2)
         return DNI(
             Loop(nn.LSTMCell), future=future, dni_params={"norm": None}, dni_network=Linear_DNI
         )

@@ -8,7 +8,7 @@ from pytorch_dni import (
     Critic_DNI,
     DNI,
     DNIError,
-    Future,
+    FutureGradient,
     Linear_DNI,
     SynthesizerError,
     TemporalInterface,
@@ -27,7 +27,7 @@ from tests.support.recurrent_zoo import Sequence
 )
 def test_wrong_arguments_are_errors(wrong, words):
     with pytest.raises(DNIError, match=words):
-        Future(**wrong)
+        FutureGradient(**wrong)
 
 
 def test_misuse_is_one_clear_error():
@@ -38,15 +38,20 @@ def test_misuse_is_one_clear_error():
         ("returns", Critic_DNI, {}),
     ):
         net = DNI(
-            Sequence(nn.GRU), future=Future(target=target), dni_network=kind, dni_params=params
+            Sequence(nn.GRU),
+            future=FutureGradient(target=target),
+            dni_network=kind,
+            dni_params=params,
         )
         with pytest.raises(SynthesizerError, match=r"core\.state.*(norm|critic)"):
             net(x)
         assert not net.interfaces
     with pytest.raises(DNIError, match="cuts in space"):
-        DNI(Sequence(nn.GRU), layers="core", recurrent=True, future=Future(target="returns"))
-    by_hand = TemporalInterface(Linear_DNI(4, 4, 4), future=Future(target="returns"))
+        DNI(
+            Sequence(nn.GRU), layers="core", recurrent=True, future=FutureGradient(target="returns")
+        )
+    by_hand = TemporalInterface(Linear_DNI(4, 4, 4), future=FutureGradient(target="returns"))
     with pytest.raises(DNIError, match="takes the wrapper"):
         by_hand.make_trigger(torch.randn(5, 4))
     with pytest.raises(SynthesizerError, match="output_size"):
-        TemporalInterface(nn.Linear(4, 4), future=Future(auxiliary=1.0))
+        TemporalInterface(nn.Linear(4, 4), future=FutureGradient(auxiliary=1.0))

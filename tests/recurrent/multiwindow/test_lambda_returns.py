@@ -19,7 +19,7 @@ from tests.support.recurrent_zoo import data, NETWORKS, side_by_side
 @pytest.fixture
 def lessons(monkeypatch):
     """Return a list that receives the state, the target and the mask of each lesson."""
-    taught, teach = [], TemporalInterface.teach
+    taught, teach = [], TemporalInterface.update_towards
 
     def recorded(self, state, context, true, counts):
         taught.append((state, true, counts))
@@ -29,9 +29,9 @@ def lessons(monkeypatch):
         taught.append((state, torch.zeros_like(state), counts))
         return end(self, state, context, counts)
 
-    end = TemporalInterface.end_lesson
-    monkeypatch.setattr(TemporalInterface, "teach", recorded)
-    monkeypatch.setattr(TemporalInterface, "end_lesson", recorded_end)
+    end = TemporalInterface.end_update
+    monkeypatch.setattr(TemporalInterface, "update_towards", recorded)
+    monkeypatch.setattr(TemporalInterface, "end_update", recorded_end)
     return taught
 
 

@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from pytorch_dni import DNI, Future, Linear_DNI
+from pytorch_dni import DNI, FutureGradient, Linear_DNI
 from tests.support.horizon_windows import window_loss
 from tests.support.recurrent_zoo import data, NETWORKS
 
@@ -21,7 +21,7 @@ def test_lambda_zero_equals_the_bootstrap(name, target):
         DNI(
             copy.deepcopy(network),
             recurrent=recurrent,
-            future=Future(**common, **given, lambda_=0.0),
+            future=FutureGradient(**common, **given, lambda_=0.0),
             dni_network=Linear_DNI,
             dni_params={"norm": None},
             grad_lr=1e-2,

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from pytorch_dni import DNI, Future, Linear_DNI, TemporalInterface
-from pytorch_dni.recurrent._traces import Traces
+from pytorch_dni import DNI, FutureGradient, Linear_DNI, TemporalInterface
+from pytorch_dni.recurrent.multiwindow._traces import Traces
 from tests.support.horizon_windows import FACTOR, run_windows, unjoined, window_loss
 from tests.support.recurrent_zoo import data, Sequence, side_by_side
 
@@ -15,7 +15,7 @@ from tests.support.recurrent_zoo import data, Sequence, side_by_side
 @pytest.mark.parametrize("target", ["returns", "traces"])
 def test_a_probe_window_learns_with_the_prediction_that_was_not_sent(target, monkeypatch):
     taught = []
-    teach, trace = TemporalInterface.teach, Traces._teach
+    teach, trace = TemporalInterface.update_towards, Traces._teach
 
     def recorded_teach(self, state, context, true, counts):
         taught.append(true)
@@ -25,11 +25,13 @@ def test_a_probe_window_learns_with_the_prediction_that_was_not_sent(target, mon
         taught.extend(targets.values())
         trace(self, kept, targets)
 
-    monkeypatch.setattr(TemporalInterface, "teach", recorded_teach)
+    monkeypatch.setattr(TemporalInterface, "update_towards", recorded_teach)
     monkeypatch.setattr(Traces, "_teach", recorded_trace)
     torch.manual_seed(1)
     bare = Sequence(nn.GRU).double()
-    future = Future(FACTOR, None, probe=3, guard=False, target=target, windows=2, lambda_=0.5)
+    future = FutureGradient(
+        FACTOR, None, probe=3, guard=False, target=target, windows=2, lambda_=0.5
+    )
     net = DNI(
         copy.deepcopy(bare),
         future=future,
@@ -43,7 +45,7 @@ def test_a_probe_window_learns_with_the_prediction_that_was_not_sent(target, mon
     interface = net.interfaces["core.state"]
     for parameter in interface.synthesizer.parameters():
         nn.init.normal_(parameter, std=0.5)  # Else it would predict zero.
-    predicted = interface.foretell(side_by_side(state, "gru").detach(), None)
+    predicted = interface.predict_future(side_by_side(state, "gru").detach(), None)
     net(pairs[0][0], state)
     leaf = side_by_side(states[2], "gru").detach().requires_grad_()
     out, last = bare(pairs[2][0], unjoined(leaf, states[2], "gru"))

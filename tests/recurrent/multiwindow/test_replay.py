@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from pytorch_dni import DNI, Future, Linear_DNI
+from pytorch_dni import DNI, FutureGradient, Linear_DNI
 from tests.support.recurrent_zoo import data, Sequence
 
 
@@ -27,7 +27,7 @@ def test_replay_changes_no_output_no_buffer_and_no_random_number(target):
     bare = Noisy()
     net = DNI(
         copy.deepcopy(bare),
-        future=Future(factor=1.0, target=target, windows=2),
+        future=FutureGradient(factor=1.0, target=target, windows=2),
         dni_network=Linear_DNI,
         dni_params={"norm": None},
     )
@@ -46,8 +46,8 @@ def test_replay_changes_no_output_no_buffer_and_no_random_number(target):
     for ours, theirs in zip(net.network.buffers(), bare.buffers(), strict=True):
         assert torch.equal(ours, theirs)
     # The replay of a window uses the random numbers of its first run.
-    horizon = net._windows.horizon
+    horizon = net._rooms.in_time._target
     record = horizon._record
     assert torch.equal(
-        horizon.again(record).last["core.state"], record.left["core.state"].kept.state
+        horizon.replay(record).last["core.state"], record.left["core.state"].state.state
     )

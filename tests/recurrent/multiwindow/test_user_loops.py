@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from pytorch_dni import DNI, Future, Linear_DNI
+from pytorch_dni import DNI, FutureGradient, Linear_DNI
 from tests.support.horizon_windows import bare_and_wrapped, window_loss
 from tests.support.recurrent_zoo import data, detached, Sequence
 
@@ -12,7 +12,7 @@ from tests.support.recurrent_zoo import data, detached, Sequence
 @pytest.mark.parametrize("target", ["bootstrap", "returns", "traces"])
 def test_a_window_that_overflows_leaves_the_synthesizer_finite(target):
     torch.manual_seed(1)
-    future = Future(1.0, None, guard=False, target=target, windows=2)
+    future = FutureGradient(1.0, None, guard=False, target=target, windows=2)
     net = DNI(
         Sequence(nn.GRU).double(), future=future, dni_network=Linear_DNI, dni_params={"norm": None}
     )

@@ -1,0 +1,114 @@
+"""The wrapper's arguments, checked before anything is changed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from torch import nn
+from torch.optim import Optimizer
+
+from ._torch import forward_hooks
+from .cuts._hooks import is_hooked
+from .errors import describe, DNIError, SelectionError
+from .placement import Layers, select, Selection, Site
+from .recurrent import FutureGradient, StateSpec
+from .recurrent.spec import resolve
+
+Recurrent = bool | Mapping[str, StateSpec | None] | None
+
+
+class Places(NamedTuple):
+    """Where the user wants the network to be cut.
+
+    Attributes:
+        selection: The layers to cut at, which a first pass turns into sites; None for none.
+        skip_last_layer: Whether the layer that runs last is left out.
+        sites: Sites that are known already.
+        states: By qualified name, the modules whose state is cut in time.
+    """
+
+    selection: Selection | None
+    skip_last_layer: bool
+    sites: list[Site]
+    states: dict[str, StateSpec]
+
+    @property
+    def in_space(self) -> bool:
+        """Whether there are cuts in space."""
+        return self.selection is not None or bool(self.sites)
+
+
+def choose_places(
+    network: nn.Module, layers: Layers, recursive: bool, skip_last_layer: bool, recurrent: Recurrent
+) -> Places:
+    """Return where the user wants the network to be cut.
+
+    Raises:
+        DNIError: The arguments contradict each other, or name something that is not there.
+    """
+    if not recursive and layers is not None:
+        raise SelectionError("layers and recursive=False exclude each other: give one of them")
+    states = resolve(network, recurrent, spatial=layers is not None or not recursive)
+    selection = None
+    if layers is not None or (recursive and not states):
+        selection = select(network, layers, skip_last_layer)
+    sites = [] if recursive else [Site("", "")]
+    return Places(selection, skip_last_layer, sites, states)
+
+
+def check_network(network: nn.Module, optim: Optimizer | None, wrapper: type[nn.Module]) -> None:
+    """Raise :class:`DNIError` where the network is no module, is wrapped, or has another optim."""
+    if not isinstance(network, nn.Module):
+        raise DNIError(f"network must be a module, not {type(network).__name__}")
+    for name, module in network.named_modules():
+        if isinstance(module, wrapper) or is_hooked(forward_hooks(module).values()):
+            raise DNIError(f"{describe(name, module)} is wrapped in DNI already: unwrap() it first")
+    if optim is not None:
+        _check_optim(network, optim)
+
+
+def _check_optim(network: nn.Module, optim: Optimizer) -> None:
+    if not isinstance(optim, Optimizer):
+        raise DNIError(f"optim must be an optimizer or None, not {type(optim).__name__}")
+    own = {id(parameter) for parameter in network.parameters()}
+    if not any(id(p) in own for group in optim.param_groups for p in group["params"]):
+        raise DNIError(
+            f"optim ({type(optim).__name__}) holds no parameter of the network "
+            f"({type(network).__name__}): build it from network.parameters()"
+        )
+
+
+def check_combination(
+    places: Places, full_unlock: bool, eager: bool, future: FutureGradient | None
+) -> FutureGradient:
+    """Return the settings of states, or the defaults, once all arguments go together.
+
+    Raises:
+        DNIError: They contradict each other.
+    """
+    if eager and (places.states or full_unlock):
+        raise DNIError(
+            "eager takes unlock='update' and cuts in space alone: give recurrent=False to cut "
+            "a recurrent network so"
+        )
+    future = FutureGradient() if future is None else future
+    if future.target != "bootstrap" and places.in_space:
+        raise DNIError(
+            f"future: target={future.target!r} runs windows again, and cuts in space would learn "
+            "from them twice: leave layers out, or take target='bootstrap'"
+        )
+    return future
+
+
+def example_call(example: Any, places: Places) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return example input as the arguments and the keywords of a call.
+
+    Raises:
+        DNIError: There is nothing to place by it.
+    """
+    if places.sites:
+        raise DNIError("recursive=False has one known cut: leave example_input out")
+    if isinstance(example, dict):
+        return (), example
+    return (example if isinstance(example, tuple) else (example,)), {}

@@ -1,0 +1,147 @@
+"""The objects behind a wrapper: wired together, saved and loaded in one order."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from ._arguments import Places
+from ._checkpoint import check_format, FORMAT, reading
+from .cuts import (
+    CutMethod,
+    Cuts,
+    ForwardInputs,
+    FunctionCuts,
+    HookCuts,
+    InterfaceSet,
+    SynthesizerFactory,
+    TriggerCopies,
+    UpdatePolicy,
+)
+from .eager import EagerCuts
+from .interfaces._learner import Learner
+from .placement import FirstRun
+from .recurrent import FutureGradient
+from .recurrent._cuts import StateCuts
+from .recurrent._factory import TemporalFactory
+from .recurrent._module import StatefulModule
+from .recurrent.multiwindow import make_target
+
+
+class Rooms:
+    """The objects behind a wrapper; each gets in its constructor what it needs.
+
+    Args:
+        network: The network.
+        places: Where it is cut.
+        factory: Builds synthesizers.
+        learner: Trains them.
+        policy: What passes each cut.
+        eager: Whether parts learn in the forward pass.
+        future: How the gradients of states are used.
+
+    Attributes:
+        learner: Trains the synthesizers.
+        policy: What passes each cut.
+        in_space: The interfaces of cuts in space.
+        cuts: The cuts in space.
+        in_time: The cuts in time.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        places: Places,
+        factory: SynthesizerFactory,
+        learner: Learner,
+        policy: UpdatePolicy,
+        eager: bool,
+        future: FutureGradient,
+    ) -> None:
+        self.learner = learner
+        self.policy = policy
+        inputs = ForwardInputs(network, keeps_input=factory.predicts_activations)
+        self._copies = TriggerCopies()
+        self.in_space = InterfaceSet(network, factory, learner, inputs)
+        hooks = HookCuts(self.in_space, self._copies, policy)
+        method: CutMethod = hooks
+        if factory.predicts_activations or policy.schedule.sparse:
+            method = FunctionCuts(inputs, policy, learner)
+        if eager:
+            method = EagerCuts(method, learner, policy, self._copies)
+        first_run = None
+        if places.selection is not None:
+            first_run = FirstRun(network, places.selection, places.skip_last_layer, eager)
+        shared = (self.in_space, inputs, method, hooks)
+        self.cuts = Cuts(network, first_run, places.sites, *shared)
+        self.in_time = _in_time(network, places, factory, learner, policy, future)
+
+    def register(self) -> None:
+        """Register the hooks of all cuts."""
+        self.cuts.register()
+        self.in_time.register()
+
+    def detach_hooks(self) -> None:
+        """Remove the hooks of all cuts."""
+        self.cuts.detach_hooks()
+        self.in_time.detach_hooks()
+
+    def close(self) -> None:
+        """Remove everything from the network, finally."""
+        self.in_time.close()
+        self.cuts.close()
+        self.learner.close()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state as plain data and tensors."""
+        return {
+            "format": FORMAT,
+            "cuts": self.cuts.state_dict(),
+            "windows": self.in_time.state_dict(),
+            "copied": self._copies.state_dict(),
+            "policy": self.policy.state_dict(),
+            "learner": self.learner.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from a saved state: everything is read and built first, and then replaced.
+
+        Raises:
+            CheckpointError: It does not fit this network or this wrapper's arguments. Nothing has
+                changed.
+        """
+        check_format(state)
+        with reading("its list of entries"):
+            cuts, windows, saved = state["cuts"], state["windows"], state["learner"]
+            loads = [
+                self._copies.prepare_load(state["copied"]),
+                self.policy.prepare_load(state["policy"]),
+            ]
+        interfaces, load_cuts = self.cuts.prepare_load(cuts)
+        temporal, load_windows = self.in_time.prepare_load(windows)
+        learner = self.learner.new()
+        with reading("the optimizer of the synthesizers"):
+            for name in saved["order"]:
+                learner.add({**interfaces, **temporal}[name].trained(), name)
+            learner.load_state_dict(saved)
+        self.learner.replace_by(learner)
+        for load in (*loads, load_cuts, load_windows):
+            load()
+
+
+def _in_time(
+    network: nn.Module,
+    places: Places,
+    factory: SynthesizerFactory,
+    learner: Learner,
+    policy: UpdatePolicy,
+    future: FutureGradient,
+) -> StateCuts:
+    modules = [
+        StatefulModule(name, network.get_submodule(name), spec)
+        for name, spec in places.states.items()
+    ]
+    target = make_target(future, network, modules, learner)
+    interfaces = TemporalFactory(factory, future)
+    return StateCuts(network, modules, interfaces, target, learner, policy.current_lambda)

@@ -1,0 +1,32 @@
+"""Cuts: what stands at the cuts of a wrapped network."""
+
+from ._compilation import CompiledParts
+from ._copies import InPlaceWatch, TriggerCopies
+from ._factory import ForwardSpec, Interface, SynthesizerFactory, SynthesizerSpec
+from ._hooks import ModuleHook
+from ._inputs import ForwardInputs
+from ._interface_set import InterfaceSet
+from ._methods import CutMethod, FunctionCuts, HookCuts
+from ._policy import BPLambda, UpdatePolicy
+from ._register import Cuts
+from ._schedule import Schedule
+
+__all__ = [
+    "BPLambda",
+    "CompiledParts",
+    "CutMethod",
+    "Cuts",
+    "ForwardInputs",
+    "ForwardSpec",
+    "FunctionCuts",
+    "HookCuts",
+    "InPlaceWatch",
+    "Interface",
+    "InterfaceSet",
+    "ModuleHook",
+    "Schedule",
+    "SynthesizerFactory",
+    "SynthesizerSpec",
+    "TriggerCopies",
+    "UpdatePolicy",
+]

@@ -1,0 +1,65 @@
+"""Which cuts keep a copy of their activation, because later layers change it in place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from torch import Tensor
+
+from .._checkpoint import text
+from .._torch import version
+
+
+class TriggerCopies:
+    """The cuts whose activation has to be copied to serve as a trigger.
+
+    A synthesizer must see the activation as it was at the cut. Whether later layers change it in
+    place shows only after a pass, so that each cut copies it in its first one.
+    """
+
+    def __init__(self) -> None:
+        self._changed: set[str] = set()
+        self._seen: set[str] = set()
+
+    def needs_copy(self, name: str) -> bool:
+        """Return whether a cut has to copy its activation in the pass that runs."""
+        first = name not in self._seen
+        self._seen.add(name)
+        return first or name in self._changed
+
+    def mark_changed(self, name: str) -> None:
+        """Have a cut copy its activation from now on."""
+        self._changed.add(name)
+
+    def state_dict(self) -> list[str]:
+        """Return the state as plain data."""
+        return sorted(self._changed)
+
+    def prepare_load(self, state: Iterable[str]) -> Callable[[], None]:
+        """Read a saved state, and return a function that loads it; it cannot fail."""
+        changed = {text(name) for name in state}
+
+        def load() -> None:
+            self._changed = changed
+
+        return load
+
+
+class InPlaceWatch:
+    """Tells whether a tensor has been changed in place since.
+
+    Args:
+        tensor: The tensor.
+
+    Attributes:
+        value: The tensor, detached.
+    """
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.value = tensor.detach()
+        self._version = version(tensor)
+
+    @property
+    def changed(self) -> bool:
+        """Whether the tensor has been changed."""
+        return version(self.value) != self._version

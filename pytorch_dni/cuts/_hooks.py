@@ -1,0 +1,64 @@
+"""Hooks that the wrapper puts into modules and on activations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from torch import nn
+from torch.utils.hooks import RemovableHandle
+
+
+class ModuleHook:
+    """Calls a method when a module runs; it shows that a module is wrapped.
+
+    A class and no closure, so that wrapped networks can be copied and pickled.
+
+    Args:
+        method: Called with ``arguments`` and then what PyTorch gives a hook: the module, its
+            arguments, and its keywords or its output.
+        arguments: The first arguments of the method.
+    """
+
+    def __init__(self, method: Callable[..., Any], *arguments: Any) -> None:
+        self._method = method
+        self._arguments = arguments
+
+    def __call__(self, *call: Any) -> Any:
+        return self._method(*self._arguments, *call)
+
+
+class Handles:
+    """The hooks that one owner has registered."""
+
+    def __init__(self) -> None:
+        self._handles: list[RemovableHandle] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._handles)
+
+    def before_forward(self, module: nn.Module, method: Callable[..., Any], *args: Any) -> None:
+        """Call ``method(*args, module, call_args, call_kwargs)`` before a module runs."""
+        hook = ModuleHook(method, *args)
+        self._handles.append(module.register_forward_pre_hook(hook, with_kwargs=True))
+
+    def after_forward(
+        self, module: nn.Module, method: Callable[..., Any], *args: Any, always: bool = False
+    ) -> None:
+        """Call ``method(*args, module, call_args, output)`` after a module has run.
+
+        With ``always``, also where the module raised.
+        """
+        hook = ModuleHook(method, *args)
+        self._handles.append(module.register_forward_hook(hook, always_call=always))
+
+    def remove(self) -> None:
+        """Remove all hooks."""
+        handles, self._handles = self._handles, []
+        for handle in handles:
+            handle.remove()
+
+
+def is_hooked(hooks: Iterable[Any]) -> bool:
+    """Return whether there is a hook of the wrapper among some hooks."""
+    return any(isinstance(hook, ModuleHook) for hook in hooks)

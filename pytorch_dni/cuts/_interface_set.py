@@ -1,0 +1,144 @@
+"""The interfaces at a network's cuts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import nn, Tensor
+
+from .._checkpoint import building, mapping, reading
+from .._tree import TensorSpec
+from ..errors import CheckpointError
+from ..interfaces import BidirectionalInterface
+from ..interfaces._learner import Learner
+from ..placement import Site
+from ._factory import Interface, SynthesizerFactory
+from ._inputs import ForwardInputs
+
+
+class InterfaceSet:
+    """The interfaces at a network's cuts, by qualified name.
+
+    Args:
+        network: The network.
+        factory: Builds interfaces.
+        learner: Trains their synthesizers.
+        inputs: The inputs of the forward pass.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        factory: SynthesizerFactory,
+        learner: Learner,
+        inputs: ForwardInputs,
+    ) -> None:
+        self._network = network
+        self._factory = factory
+        self._learner = learner
+        self._inputs = inputs
+        self._interfaces: dict[str, Interface] = {}
+        # Saved in checkpoints: a fresh wrapper builds the interfaces for these.
+        self._activations: dict[str, TensorSpec] = {}
+        self._input: TensorSpec | None = None
+
+    @property
+    def by_name(self) -> Mapping[str, Interface]:
+        """The interfaces by qualified name."""
+        return self._interfaces
+
+    def get(self, name: str) -> Interface | None:
+        """Return the interface at a cut; None before there is one."""
+        return self._interfaces.get(name)
+
+    def build(self, site: Site, activation: Tensor) -> Interface:
+        """Build an interface for a site, without adding it."""
+        module = self._network.get_submodule(site.name)
+        source = self._network.get_submodule(site.source)
+        input = self._inputs.trigger() if self._factory.predicts_activations else None
+        return self._factory.build(site, module, source, activation, input)
+
+    def add(self, interface: Interface, name: str, activation: Tensor) -> None:
+        """Add an interface, which the learner trains from now on."""
+        self._interfaces[name] = interface
+        self._activations[name] = TensorSpec.of(activation)
+        if self._factory.predicts_activations:
+            self._input = TensorSpec.of(self._inputs.trigger())
+        self._learner.add(interface.trained(), name)
+        interface.set_learner(self._learner)
+
+    def check(self, interface: Interface, activation: Tensor) -> None:
+        """Raise :class:`ContextError` where the context of the scope does not fit."""
+        context = self._inputs.context()
+        interface.check_takes(context)
+        if isinstance(interface, BidirectionalInterface):
+            interface.check(activation, self._inputs.trigger(), context)
+        else:
+            interface.check(activation, context)
+
+    def clear(self) -> None:
+        """Remove all interfaces."""
+        self._interfaces.clear()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state as plain data and tensors."""
+        return {
+            "input": None if self._input is None else [*self._input],
+            "interfaces": {
+                name: {"like": [*self._activations[name]], "state": interface.state_dict()}
+                for name, interface in self._interfaces.items()
+            },
+        }
+
+    def prepare_load(
+        self, state: dict[str, Any], sites: Mapping[str, Site]
+    ) -> tuple[dict[str, Interface], Callable[[], None]]:
+        """Build the interfaces of a saved state, and return them with a function to load them.
+
+        Nothing has changed until that function is called; it cannot fail.
+
+        Args:
+            state: The saved state.
+            sites: The saved sites by name.
+
+        Raises:
+            CheckpointError: The state does not fit the network or the factory.
+        """
+        device = next((p.device for p in self._network.parameters()), torch.device("cpu"))
+        built: dict[str, Interface] = {}
+        with reading("the list of interfaces"):
+            input = None if state["input"] is None else TensorSpec(*state["input"])
+            entries = mapping(state["interfaces"])
+            saved = {name: entry["state"] for name, entry in entries.items()}
+            specs = {name: TensorSpec(*entry["like"]) for name, entry in entries.items()}
+            activations = {name: spec.zeros(device) for name, spec in specs.items()}
+            example = None if input is None else input.zeros(device)
+        try:
+            if example is not None:
+                self._inputs.begin((example,), {})
+            for name, activation in activations.items():
+                built[name] = self._rebuild(name, sites, activation, saved[name])
+        finally:
+            self._inputs.forget()
+
+        def load() -> None:
+            self._interfaces, self._activations, self._input = built, specs, input
+            for interface in built.values():
+                interface.set_learner(self._learner)
+
+        return built, load
+
+    def _rebuild(
+        self, name: str, sites: Mapping[str, Site], activation: Tensor, state: dict[str, Any]
+    ) -> Interface:
+        if name not in sites:
+            raise CheckpointError(
+                f"the checkpoint does not fit this wrapper: its interface {name!r} has no place"
+            )
+        with building(name):
+            interface = self.build(sites[name], activation)
+        with reading(f"interface {name!r}"):
+            interface.load_state_dict(state)
+        return interface

@@ -1,0 +1,124 @@
+"""A cut that a forward pass has reached under eager learning."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from ..context import Context
+from ..cuts import InPlaceWatch, TriggerCopies, UpdatePolicy
+from ..interfaces import BackwardInterface
+from ..interfaces._autograd import detach_at_cut
+from ..interfaces._learner import Learner
+from ..interfaces._pending import PendingUpdate
+from ..interfaces._prediction import Prediction
+
+
+class EagerCut:
+    """A cut that a forward pass has reached, until its synthesizer has learned.
+
+    The graph holds it, so it must hold no node of the graph: memory would be freed late.
+
+    Args:
+        name: Name of the cut.
+        interface: The interface at the cut.
+        trigger: The activation, detached.
+        context: The context of the forward pass.
+        learner: Trains the synthesizer.
+        policy: What passes the cut.
+        copies: Learns whether the activation is changed in place.
+
+    Attributes:
+        needs_true: Whether the true gradient is to be computed; local losses seldom need it.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        interface: BackwardInterface,
+        trigger: Tensor,
+        context: Context | None,
+        learner: Learner,
+        policy: UpdatePolicy,
+        copies: TriggerCopies,
+    ) -> None:
+        self.name = name
+        self.interface = interface
+        self.needs_true = True
+        self._trigger: Tensor | None = trigger
+        self._context = context
+        self._learner = learner
+        self._policy = policy
+        self._copies = copies
+        self._passed: InPlaceWatch | None = None
+        self._prediction: Prediction | None = None
+        self._learns_in_backward = False
+
+    def predict(self) -> Tensor:
+        """Return the synthetic gradient; call under ``no_grad``."""
+        assert self._trigger is not None
+        self._prediction = self.interface.predict(self._trigger, self._context)
+        self.needs_true = self._prediction.needs_true()
+        return self._prediction.message.to(self._trigger.dtype)
+
+    def detach(self, activation: Tensor, anchor: Tensor) -> Tensor:
+        """Return the activation without its history; it leads to ``anchor`` in the graph."""
+        passed = detach_at_cut(activation.detach(), self, anchor)
+        self._passed = InPlaceWatch(passed)
+        return passed
+
+    def forward_message(self, activation: Tensor) -> Tensor:
+        """Return the activation in the same memory, with a count of changes of its own.
+
+        The synthesizer may have saved the activation, and later layers may change it in place.
+        """
+        return activation.new_empty(0).set_(activation)  # type: ignore[call-overload, no-any-return]
+
+    def wait_for_backward(self) -> None:
+        """Learn in the backward pass: no further cut comes before the network's output."""
+        self._learns_in_backward = True
+
+    def backward_message(self, grad: Tensor | None) -> None:
+        """Learn from the gradient of the last part."""
+        # Parts that share parameters reach this in the forward pass, too.
+        if not self._learns_in_backward:
+            return
+        with torch.no_grad():
+            update = self.learn(grad)
+            if update is None:
+                self._learner.mark_step()
+            else:
+                self._learner.collect(update)
+
+    def learn(self, true: Tensor | None, not_asked: bool = False) -> PendingUpdate | None:
+        """Compute what the gradient that has come teaches, once; call under ``no_grad``.
+
+        Args:
+            true: The gradient; None where the part after the cut does not learn.
+            not_asked: Whether that part learns, but its gradient was not asked for.
+
+        Returns:
+            The update; None where nothing is learned.
+        """
+        if self._passed is None:
+            return None
+        if self._passed.changed:
+            self._copies.mark_changed(self.name)
+        update = None
+        if true is not None or self._policy.part_learns(self.name):
+            update = self._update(true, not_asked)
+        self._passed = self._trigger = self._prediction = None
+        return update
+
+    def _update(self, true: Tensor | None, not_asked: bool) -> PendingUpdate | None:
+        if self._prediction is None:
+            self.predict()
+        assert self._prediction is not None
+        if true is not None:
+            return self.interface.learn(self._prediction, true)
+        update = self._prediction.learn_without_true()
+        if update is not None and not_asked:
+            return update.also(partial(self.interface.moments.apply, None))
+        return update

@@ -1,0 +1,61 @@
+"""Gradients and lessons of a forward pass, kept until the backward pass delivers them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from torch import Tensor
+
+from .._gradients import GradientSums
+from ..errors import DNIError
+from ..interfaces._autograd import attach_gradients
+from ..interfaces._learner import Learner
+from ..interfaces._pending import PendingUpdate
+
+
+class GradientDelivery:
+    """What the parts of one forward pass have computed, until the backward pass delivers it.
+
+    Nothing has changed before: a forward pass that is never backpropagated leaves no trace.
+
+    Args:
+        learner: Trains the synthesizers.
+    """
+
+    def __init__(self, learner: Learner) -> None:
+        self._learner = learner
+        self._grads: GradientSums[Tensor] = GradientSums()
+        self._updates: list[PendingUpdate] = []
+        self._delivered = False
+
+    def add_grads(self, leaves: Iterable[Tensor], grads: Iterable[Tensor | None]) -> None:
+        """Add the gradients of a part; a parameter may be in several parts."""
+        for leaf, grad in zip(leaves, grads, strict=True):
+            if grad is not None:
+                self._grads.add(leaf, grad)
+
+    def add_update(self, update: PendingUpdate) -> None:
+        """Add what a synthesizer learns."""
+        self._updates.append(update)
+
+    def attach(self, outputs: Sequence[Tensor]) -> list[Tensor]:
+        """Return the network's outputs, in whose backward pass everything is delivered."""
+        return [*attach_gradients(outputs, self._grads.tensors(), self._deliver)]
+
+    def _deliver(self) -> list[Tensor]:
+        """Apply the updates and return the gradients, once.
+
+        Raises:
+            DNIError: They have been delivered already.
+        """
+        if self._delivered:
+            raise DNIError(
+                "eager: the gradients of this forward pass have been delivered already: for "
+                "several backward passes through one graph leave eager out"
+            )
+        self._delivered = True
+        updates, self._updates = self._updates, []
+        for update in updates:
+            self._learner.collect(update)
+        # Nobody else holds the gradients: they become the parameters' own, and are not copied.
+        return [grad for _, grad in self._grads.take()]

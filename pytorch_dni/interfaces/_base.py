@@ -1,0 +1,276 @@
+"""The base class of interfaces: a synthesizer, the unit it predicts in, and who trains it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn, Tensor
+
+from .._normalization import RunningScale
+from .._statistics import InterfaceStats, RunningMoments
+from .._torch import apply_to_tensors
+from .._tree import map_tensors
+from ..context import Context, current_context
+from ..errors import CheckpointError, DNIError, SynthesizerError
+from ..synthesizers import DNI_Network
+from ..synthesizers.base import Hidden
+from ._deferred import current_scope
+from ._learner import Learner, OptimizerFactory, Trained
+from ._modes import synthesizer_mode
+from ._pending import PendingUpdate
+from ._prediction import Prediction, RegressedMessage
+from ._runner import runner
+
+
+class UnidirectionalInterface(nn.Module):
+    """Predicts a message of one direction from a trigger; base class of the interfaces.
+
+    The synthesizer is regressed (mean squared error over all elements) to the message divided by
+    that message's running root mean square. Its output is multiplied by the same number before
+    use. So one learning rate fits messages of any size.
+
+    Args:
+        synthesizer: A :class:`DNI_Network`, or any module with ``forward(trigger, context)`` such
+            as :class:`BasicSynthesizer`.
+        optim: Trains the synthesizer in the backward pass, as the wrapper does: ``"adam"``,
+            ``"adamw"``, ``"rmsprop"``, ``"sgd"``, a class, or a callable ``(parameters, lr=...) ->
+            Optimizer``. Its parameters are then not among :meth:`parameters`, but in
+            :meth:`state_dict`. None leaves them to the user's optimizer: they are among
+            :meth:`parameters`, and get their ``grad`` (of the loss in normalised units) together
+            with those of the network.
+        lr: Learning rate; None takes the synthesizer's own default.
+        context_size: Width of the context, for labels the number of classes; None takes the
+            synthesizer's ``context_dim``, if it has one.
+        feature_dim: The trigger's dimension of features or channels; None takes the synthesizer's
+            ``feature_dim``, or else the last.
+        name: What error messages call the interface.
+        like: A tensor of the wanted type and device, for synthesizers without parameters.
+
+    Raises:
+        SynthesizerError: An argument is wrong.
+    """
+
+    synthesizer: nn.Module
+
+    def __init__(
+        self,
+        synthesizer: nn.Module,
+        *,
+        optim: str | OptimizerFactory | None = "adam",
+        lr: float | None = None,
+        context_size: int | None = None,
+        feature_dim: int | None = None,
+        name: str | None = None,
+        like: Tensor | None = None,
+    ) -> None:
+        super().__init__()
+        if not isinstance(synthesizer, nn.Module):
+            raise SynthesizerError(
+                f"{type(self).__name__}: a synthesizer must be a module, not "
+                f"{type(synthesizer).__name__}"
+            )
+        self.learner = Learner(optim, lr)
+        if optim is None:
+            self.synthesizer = synthesizer
+        else:
+            # It is no submodule: the user's optimizer must not train its parameters too.
+            object.__setattr__(self, "synthesizer", synthesizer.train())
+        self.trains_itself = optim is not None
+        # A list, since looking parameters up through modules takes longer than a small kernel.
+        self.weights: list[nn.Parameter] = [*synthesizer.parameters()]
+        self.name = name
+        self.context_size: int | None = (
+            getattr(synthesizer, "context_dim", None) if context_size is None else context_size
+        )
+        dim = getattr(synthesizer, "feature_dim", -1) if feature_dim is None else feature_dim
+        self.feature_dim: int = dim
+        self.hidden: Hidden = None
+        self.runner = runner(synthesizer, self.context_size, dim, self.owner)
+        like = next(synthesizer.parameters(), torch.zeros(()) if like is None else like)
+        self.dtype = torch.promote_types(like.dtype, torch.float32)
+        like = torch.zeros((), dtype=self.dtype, device=like.device)
+        self.moments = RunningMoments(like)
+        self.scale = self._make_scale(like)
+        self.learner.add(self.trained(), name or "")
+
+    def _make_scale(self, like: Tensor) -> RunningScale | None:
+        normalize = getattr(self.synthesizer, "normalize_target", DNI_Network.normalize_target)
+        return RunningScale(like) if normalize else None
+
+    @property
+    def owner(self) -> str:
+        """What error messages call the interface."""
+        kind = f"{type(self).__name__} with {type(self.synthesizer).__name__}"
+        return kind if self.name is None else f"interface {self.name!r}"
+
+    def trained(self) -> list[Trained]:
+        """Return the modules that a learner trains, each with its default learning rate."""
+        lr = getattr(self.synthesizer, "default_lr", DNI_Network.default_lr)
+        return [(self.synthesizer, lr)]
+
+    def set_learner(self, learner: Learner) -> None:
+        """Have another learner train the synthesizer, which has it added already."""
+        self.learner = learner
+
+    def receive(self, trigger: Tensor) -> Tensor:
+        """Predict the message for a trigger: detached, in the trigger's type.
+
+        Raises:
+            ContextError: The context of the scope is missing or does not fit.
+        """
+        context = current_context()
+        self.check(trigger, context)
+        with torch.no_grad():
+            return self.predict(trigger, context).message.to(trigger.dtype)
+
+    def send(self, message: Tensor, trigger: Tensor) -> None:
+        """Train the synthesizer to predict a message from a trigger, at once.
+
+        In a :func:`defer_backward` scope, at its end. In ``eval()`` nothing is learned.
+
+        Raises:
+            ContextError: The context of the scope is missing or does not fit.
+            SynthesizerError: The message is not of the shape that the synthesizer predicts.
+        """
+        if not self.training:
+            return
+        context = current_context()
+        self.check(trigger, context)
+        message = message.detach()
+        self._check_message(message, trigger)
+        with torch.no_grad():
+            prediction = self.predict(trigger, context)
+            self.check_predicted(prediction.message, message)
+
+        def update() -> PendingUpdate:
+            return self.learn(prediction, message)
+
+        scope = current_scope()
+        if scope is None:
+            self.learner.train([update()])
+        else:
+            scope.add_update(self.learner, update)
+
+    def _check_message(self, message: Tensor, trigger: Tensor) -> None:
+        """Check a message whose shape is known before the synthesizer predicts."""
+
+    def check_predicted(self, synthetic: Tensor, message: Tensor) -> None:
+        """Raise :class:`SynthesizerError` where a message is not of the predicted one's shape."""
+        if synthetic.shape != message.shape:
+            raise SynthesizerError(
+                f"{self.owner}: the synthesizer ({type(self.synthesizer).__name__}) predicts shape "
+                f"{tuple(synthetic.shape)} for a message of shape {tuple(message.shape)}: make the "
+                "features of its output those of the message"
+            )
+
+    def learn(
+        self, prediction: Prediction, message: Tensor, valid_mask: Tensor | None = None
+    ) -> PendingUpdate:
+        """Compute what the true message of a prediction teaches; nothing changes yet.
+
+        Args:
+            prediction: The prediction.
+            message: The true message.
+            valid_mask: Samples, ``(batch,)``, that count; None for all.
+        """
+        message = message.detach().to(self.dtype)
+        # A backward pass may run in the scope of the forward pass, too.
+        with synthesizer_mode(message.device.type):
+            update = prediction.learn(message, valid_mask)
+        if self.hidden is not prediction.hidden:
+            update = update.also(partial(setattr, self, "hidden", prediction.hidden))
+        if self.learner.repeats == 1:
+            return update
+        return update.repeated_by(partial(prediction.learn_again, message, valid_mask))
+
+    def check(self, trigger: Tensor, context: Context | None) -> None:
+        """Raise :class:`DNIError` where the trigger or the context does not fit."""
+        if not trigger.is_floating_point():
+            raise DNIError(
+                f"{self.owner}: a trigger must be a floating-point tensor, not {trigger.dtype}"
+            )
+        if self.runner.checks:
+            self.runner.check(trigger.detach().to(self.dtype), context)
+
+    def check_takes(self, context: Context | None) -> None:
+        """Raise :class:`ContextError` where the interface is given a context without use."""
+        self.runner.check_takes(context)
+
+    def predict(self, trigger: Tensor, context: Context | None = None) -> Prediction:
+        """Predict the message for a trigger, in at least float32; call under ``no_grad``.
+
+        Raises:
+            ContextError: The context is missing or of a wrong shape.
+        """
+        if context is None and self.context_size is not None:
+            self.check(trigger, context)
+        with synthesizer_mode(trigger.device.type):
+            return self.ask(trigger.detach().to(self.dtype), context, self.hidden)
+
+    def ask(self, trigger: Tensor, context: Context | None, hidden: Hidden) -> Prediction:
+        """Predict from a given state of the synthesizer; the trigger has the synthesizer's type."""
+        unit = 1.0 if self.scale is None else self.scale.value
+        run = self.runner.run(trigger, context, hidden, unit)
+        again = partial(self.ask, trigger, context, hidden)
+        return RegressedMessage(run, unit, self.scale, self.moments, again)
+
+    def stats(self) -> InterfaceStats:
+        """Return how well the interface predicts, over about the last hundred updates."""
+        return self.moments.stats()
+
+    def _apply(
+        self, fn: Callable[[Tensor], Tensor], recurse: bool = True
+    ) -> UnidirectionalInterface:
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        if self.trains_itself:
+            apply_to_tensors(self.synthesizer, fn)
+        self.dtype = torch.promote_types(fn(self.moments.values).dtype, torch.float32)
+        # A network in half precision keeps its synthesizers, which are small, in single precision.
+        self.synthesizer.to(self.dtype)
+        like = fn(self.moments.values).to(self.dtype)
+        self.moments.to(like)
+        if self.scale is not None:
+            self.scale.to(like)
+        self.hidden = map_tensors(self.hidden, fn)
+        if self.trains_itself:
+            self.learner.move_state()
+        return self
+
+    def extra_repr(self) -> str:
+        """Describe for ``print`` what is not among the submodules."""
+        name = [] if self.name is None else [f"name={self.name!r}"]
+        hidden = [f"synthesizer={type(self.synthesizer).__name__}"] if self.trains_itself else []
+        return ", ".join([*name, *hidden, f"context_size={self.context_size}"])
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """Return normalisation, recurrent state, and a synthesizer that trains itself."""
+        scale = None if self.scale is None else self.scale.state_dict()
+        state = {"moments": self.moments.state_dict(), "scale": scale, "hidden": self.hidden}
+        if self.trains_itself:
+            state["synthesizer"] = self.synthesizer.state_dict()
+            state["learner"] = self.learner.state_dict()
+        return state
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Continue from a saved state.
+
+        Raises:
+            CheckpointError: The saved interface left its synthesizer to the user's optimizer and
+                this one trains it, or the other way round.
+        """
+        if self.trains_itself != ("learner" in state):
+            raise CheckpointError(
+                f"{self.owner}: one of the two, this interface and the one that was saved, trains "
+                "its synthesizer itself, the other leaves that to the user's optimizer: give both "
+                "the same optim"
+            )
+        if self.trains_itself:
+            self.synthesizer.load_state_dict(state["synthesizer"])
+            self.learner.load_state_dict(state["learner"])
+        self.moments.load_state_dict(state["moments"])
+        if self.scale is not None:
+            self.scale.load_state_dict(state["scale"])
+        self.hidden = state["hidden"]

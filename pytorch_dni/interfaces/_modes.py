@@ -1,0 +1,26 @@
+"""The modes of PyTorch in which synthesizers run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+
+import torch
+
+_UNCHANGED = nullcontext()
+
+
+def synthesizer_mode(device: str) -> AbstractContextManager[object]:
+    """Return a scope without gradients and without autocast on a type of device.
+
+    Synthesizers are small and keep their own type: autocast would round what they regress to.
+    """
+    if torch.is_autocast_enabled(device):
+        return _without_autocast(device)
+    return torch.no_grad() if torch.is_grad_enabled() else _UNCHANGED
+
+
+@contextmanager
+def _without_autocast(device: str) -> Iterator[None]:
+    with torch.no_grad(), torch.autocast(device, enabled=False):
+        yield

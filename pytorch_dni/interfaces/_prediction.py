@@ -1,0 +1,216 @@
+"""One prediction of an interface: the synthetic message, and how the true one teaches."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from .._gradients import ParameterGrads
+from .._normalization import RunningScale, Scalar, sum_of_squares
+from .._statistics import RunningMoments
+from ..synthesizers.base import Hidden
+from ._modes import synthesizer_mode
+from ._pending import Lesson, PendingUpdate
+from ._runner import Run
+
+Ask = Callable[[], "Prediction"]
+
+
+class Prediction(ABC):
+    """A synthetic message, and how its synthesizer learns from the true one.
+
+    Args:
+        message: The synthetic message, detached.
+        hidden: State of the synthesizer for its next call.
+        ask: Asks the synthesizer for the same prediction again.
+    """
+
+    def __init__(self, message: Tensor, hidden: Hidden, ask: Ask) -> None:
+        self.message = message
+        self.hidden = hidden
+        self._ask = ask
+
+    @abstractmethod
+    def learn(self, true: Tensor, valid_mask: Tensor | None = None) -> PendingUpdate:
+        """Compute what the true message teaches; nothing changes yet.
+
+        Args:
+            true: The true message, of the synthetic one's shape and the synthesizer's type.
+            valid_mask: Samples, ``(batch,)``, that count; None for all.
+        """
+
+    def learn_again(self, true: Tensor, valid_mask: Tensor | None = None) -> Lesson:
+        """Compute the same lesson for a synthesizer that has learned since."""
+        with synthesizer_mode(true.device.type):
+            return self._ask()._lesson_again(true, valid_mask)
+
+    @abstractmethod
+    def _lesson_again(self, true: Tensor, valid_mask: Tensor | None) -> Lesson:
+        """Compute the lesson of a message that has been counted before."""
+
+    def needs_true(self) -> bool:
+        """Return whether :meth:`learn` has a use for the true message in this step."""
+        return True
+
+    def learn_without_true(self) -> PendingUpdate | None:
+        """Compute what is learned where no true message came; None for nothing."""
+        return None
+
+
+class RegressedMessage(Prediction):
+    """The synthesizer's output is the message, in units of the true one's running size.
+
+    Args:
+        run: The call of the synthesizer.
+        unit: Unit of its output: the scale of earlier steps, since the true message of this step
+            may not have come yet.
+        scale: Running size of the true message; None where targets are not normalised.
+        moments: Running moments of the interface.
+        ask: Asks the synthesizer for the same prediction again.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        unit: Scalar,
+        scale: RunningScale | None,
+        moments: RunningMoments,
+        ask: Ask,
+    ) -> None:
+        message = run.output.detach()
+        if scale is not None and run.unit is not unit:
+            message = message * unit
+        super().__init__(message, run.hidden, ask)
+        self._run = run
+        self._unit = unit
+        self._scale = scale
+        self._moments = moments
+
+    def learn(self, true: Tensor, valid_mask: Tensor | None = None) -> PendingUpdate:
+        """Regress the output to the normalised true message, by the mean squared error."""
+        weight = None if valid_mask is None else sample_weights(valid_mask, true)
+        if weight is None:
+            sample = self._moments.measure(self.message, true)
+        else:
+            sample = self._moments.measure(self.message * weight, true * weight)
+        counted = partial(self._moments.apply, sample)
+        if self._scale is None:
+            return PendingUpdate(self._lesson(true, weight, 1.0, None), counted)
+        update = self._scale.preview(true)
+        lesson = self._lesson(true, weight, update.unit, update.square)
+        return PendingUpdate(lesson, counted, partial(self._scale.apply, update))
+
+    def _lesson_again(self, true: Tensor, valid_mask: Tensor | None) -> Lesson:
+        weight = None if valid_mask is None else sample_weights(valid_mask, true)
+        scale = 1.0 if self._scale is None else self._scale.value
+        return self._lesson(true, weight, scale, None)
+
+    def _lesson(
+        self, true: Tensor, weight: Tensor | None, scale: Scalar, square: Scalar | None
+    ) -> Lesson:
+        factor = 2 / max(true.numel(), 1)
+        if self._scale is None:
+            error = self.message - true
+        elif isinstance(scale, Tensor):
+            error = (self.message * (factor / self._unit)).addcdiv_(true, scale, value=-factor)
+            factor = 1.0
+        else:
+            # One pass over the messages: the unit is divided out where the tensors are small.
+            error = torch.sub(self.message, true, alpha=float(self._unit) / scale)
+            factor /= float(self._unit)
+        if weight is not None:
+            error.mul_(weight)
+        if self._run.taped is not None:
+            mlp, tape = self._run.taped
+            return Lesson(mlp.backpropagate(tape, error, factor)[1], square=square)
+        output = self._run.output
+        if not output.requires_grad:
+            return Lesson(square=square)
+        return Lesson(None, output, error.mul_(factor), square)
+
+
+class LossGradient(Prediction):
+    """The gradient of a local loss by the activation, rescaled to the size of the true one.
+
+    The loss at the output may be scaled, or averaged otherwise: only the direction is local.
+
+    Args:
+        gradient: The gradient, times the gain.
+        gain: Root mean square of true gradients over that of the local ones.
+        moments: Running moments of the interface.
+        grads: Gradients of the head's parameters.
+        ask: Asks for the same prediction again.
+    """
+
+    def __init__(
+        self,
+        gradient: Tensor,
+        gain: Tensor,
+        moments: RunningMoments,
+        grads: ParameterGrads,
+        ask: Ask,
+    ) -> None:
+        super().__init__(gradient, None, ask)
+        self._gain = gain
+        self._moments = moments
+        self._grads = grads
+
+    def learn(self, true: Tensor, valid_mask: Tensor | None = None) -> PendingUpdate:
+        """Learn from the local loss; the true gradient only tells how large it is."""
+        sample = self._moments.measure(self.message, true, self._gain)
+        return PendingUpdate(self._lesson(), partial(self._moments.apply, sample))
+
+    def _lesson_again(self, true: Tensor, valid_mask: Tensor | None) -> Lesson:
+        return self._lesson()
+
+    def needs_true(self) -> bool:
+        """Return whether this step is measured: the lesson itself needs no true gradient."""
+        return self._moments.due
+
+    def learn_without_true(self) -> PendingUpdate:
+        """Learn from the local loss alone."""
+        return PendingUpdate(self._lesson())
+
+    def _lesson(self) -> Lesson:
+        # An activation that overflowed would spoil the head for good.
+        squares = [sum_of_squares(g) for _, g in self._grads if g.layout == torch.strided]
+        return Lesson(self._grads, square=sum(squares[1:], squares[0]) if squares else None)
+
+
+class ReturnGradient(Prediction):
+    """The gradient of a critic's prediction, which learns from losses, not from gradients.
+
+    Args:
+        gradient: The gradient.
+        moments: Running moments of the interface.
+        ask: Asks for the same prediction again.
+    """
+
+    def __init__(self, gradient: Tensor, moments: RunningMoments, ask: Ask) -> None:
+        super().__init__(gradient, None, ask)
+        self._moments = moments
+
+    def learn(self, true: Tensor, valid_mask: Tensor | None = None) -> PendingUpdate:
+        """Measure the gradient; there is nothing to learn from it."""
+        weight = 1.0 if valid_mask is None else sample_weights(valid_mask, true)
+        sample = self._moments.measure(self.message * weight, true * weight)
+        return PendingUpdate(Lesson(), partial(self._moments.apply, sample))
+
+    def _lesson_again(self, true: Tensor, valid_mask: Tensor | None) -> Lesson:
+        return Lesson()
+
+
+def sample_weights(valid_mask: Tensor, like: Tensor) -> Tensor:
+    """Return weights that make a mean over all samples one over the valid samples.
+
+    Args:
+        valid_mask: Samples, ``(batch,)``, that count.
+        like: A message, which gives the type and the number of dimensions.
+    """
+    valid = valid_mask.to(like.dtype)
+    weight = valid * (len(valid) / valid.sum().clamp_min(1))
+    return weight.view(-1, *[1] * (like.dim() - 1))

@@ -1,0 +1,19 @@
+"""Placement: where a network is cut, found from the user's choice and from one forward pass."""
+
+from ._first_run import CutPlan, FirstRun
+from ._graph import PartChain
+from ._parts import Part, parts_table
+from ._selection import Layers, select, Selection
+from ._sites import Site
+
+__all__ = [
+    "CutPlan",
+    "FirstRun",
+    "Layers",
+    "Part",
+    "PartChain",
+    "parts_table",
+    "select",
+    "Selection",
+    "Site",
+]

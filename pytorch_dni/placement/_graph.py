@@ -1,0 +1,144 @@
+"""Walking autograd's graph: what a tensor was made from, and where a network can be separated."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Sequence
+from typing import cast, NamedTuple
+
+from torch import Tensor
+from torch.autograd.graph import Node
+
+from .._torch import creation_number, is_cast_by_autocast, leaf_of
+from ..errors import DNIError
+
+_MARK = "pytorch_dni"
+
+
+class Reached(NamedTuple):
+    """What a walk through the graph has reached.
+
+    Attributes:
+        leaves: Parameters and other leaf tensors.
+        ends: Which of the given ends were reached.
+        passed: Whether it reached a node that an earlier walk with the same mark had visited.
+    """
+
+    leaves: list[Tensor]
+    ends: set[Node]
+    passed: bool
+
+
+def walk(starts: Iterable[Node], ends: Iterable[Node], mark: object) -> Reached:
+    """Walk from nodes back to leaves and to given ends, which are not passed.
+
+    Args:
+        starts: The nodes at which the walk begins.
+        ends: The nodes at which it stops.
+        mark: An object left at each visited node, by which a later walk finds that it was visited.
+            Leaves, casts and the ends are not marked.
+    """
+    ends = {*ends}
+    leaves: list[Tensor] = []
+    met: set[Node] = set()
+    passed = False
+    stack = [*starts]
+    seen = {*stack}
+    while stack:
+        node = stack.pop()
+        if node in ends:
+            met.add(node)
+            continue
+        # Autocast shares casts of parameters among parts; other casts lead to marked nodes.
+        if not is_cast_by_autocast(node):
+            metadata = cast("dict[str, object]", node.metadata)
+            if metadata.get(_MARK) is mark:
+                passed = True
+                continue
+            metadata[_MARK] = mark
+        for after, _ in node.next_functions:
+            if after is not None and after not in seen:
+                seen.add(after)
+                leaf = leaf_of(after)
+                if leaf is None:
+                    stack.append(after)
+                else:
+                    leaves.append(leaf)
+    return Reached(leaves, met, passed)
+
+
+class PartChain:
+    """The parts of a forward pass, each of which must begin where the one before ends.
+
+    Args:
+        entrances: Nodes of the network's inputs.
+    """
+
+    def __init__(self, entrances: Iterable[Node] = ()) -> None:
+        self._mark = object()
+        self._entrances = [*entrances]
+        self._last: tuple[str, Node] | None = None
+        self._names: set[str] = set()
+
+    def end_part(self, name: str | None, ends: Iterable[Node]) -> Reached:
+        """Check a part that ends with the cut of that name, or at the network's output (None).
+
+        Raises:
+            DNIError: It is connected to earlier parts by another way than through the last cut.
+        """
+        if name in self._names:
+            raise DNIError(
+                f"eager: the cut {name!r} comes twice in one forward pass, and does not separate "
+                "the network: leave its module out of layers, or leave eager out"
+            )
+        last = [] if self._last is None else [self._last[1]]
+        reached = walk(ends, [*last, *self._entrances], self._mark)
+        if self._last is not None and (reached.passed or self._last[1] not in reached.ends):
+            raise DNIError(
+                f"eager: the cut {self._last[0]!r} does not separate the network: layers after it "
+                "are connected to layers before it by another way too (a skip connection, a "
+                "branch, an output of its own). Cut where everything goes through one activation "
+                "(layers=N, a number, finds such places), or leave eager out"
+            )
+        if name is not None:
+            self._names.add(name)
+        return reached
+
+    def begin_part(self, name: str, node: Node) -> None:
+        """Let the next part begin at the node that the cut of that name passes on."""
+        self._last = name, node
+        cast("dict[str, object]", node.metadata)[_MARK] = self._mark
+
+
+def separating(outputs: Iterable[Node], places: Sequence[Node]) -> list[bool]:
+    """Return which places in a graph separate it: everything goes through them.
+
+    A place does not separate where an edge leads from a node made after it to a node made before
+    it; parameters do not count.
+
+    Args:
+        outputs: Nodes of the network's outputs.
+        places: Nodes, in the order in which they were made.
+    """
+    order = [creation_number(node) for node in places]
+    crossed = [0] * (len(places) + 1)
+    stack = [*outputs]
+    seen = {*stack}
+    while stack:
+        node = stack.pop()
+        for before, _ in node.next_functions:
+            if before is None or leaf_of(before) is not None:
+                continue
+            first = bisect_right(order, creation_number(before))
+            last = bisect_left(order, creation_number(node))
+            if first < last:
+                crossed[first] += 1
+                crossed[last] -= 1
+            if before not in seen:
+                seen.add(before)
+                stack.append(before)
+    found, over = [], 0
+    for place, change in zip(places, crossed, strict=False):
+        over += change
+        found.append(not over and place in seen)
+    return found

@@ -1,0 +1,89 @@
+"""The parts that a network is cut into, as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from ._calls import Call
+from ._sites import Site
+
+_LISTED = 3
+
+
+class Part(NamedTuple):
+    """A part, as plain data.
+
+    Attributes:
+        cut: Name of the cut at its end; empty for the last part.
+        modules: Its leaf modules, in the order of the run.
+        parameters: How many they have; parameters shared with an earlier part are counted there.
+        bytes: Size of what the modules returned.
+    """
+
+    cut: str
+    modules: list[str]
+    parameters: int
+    bytes: int
+
+
+def parts_between(calls: Sequence[Call], sites: Sequence[Site]) -> list[Part]:
+    """Return the parts between cuts, from the calls of a run."""
+    cuts = {site.name for site in sites}
+    found: list[Part] = []
+    modules: dict[str, None] = {}
+    counted: set[int] = set()
+    stored: set[int] = set()
+    parameters = size = 0
+    for call in calls:
+        if next(call.module.children(), None) is None:
+            modules[call.name] = None
+            storage = call.output.untyped_storage()
+            if storage.data_ptr() not in stored:
+                stored.add(storage.data_ptr())
+                size += storage.nbytes()
+            for parameter in call.module.parameters(recurse=False):
+                if id(parameter) not in counted:
+                    counted.add(id(parameter))
+                    parameters += parameter.numel()
+        if call.name in cuts:
+            cuts.remove(call.name)
+            found.append(Part(call.name, [*modules], parameters, size))
+            modules, parameters, size = {}, 0, 0
+    found.append(Part("", [*modules], parameters, size))
+    return found
+
+
+def parts_table(parts: Sequence[Part], synthesizer_sizes: Mapping[str, int]) -> str:
+    """Return the parts as a table.
+
+    Args:
+        parts: The parts.
+        synthesizer_sizes: By the name of the cut, the parameters of its synthesizers.
+    """
+    rows = [["part", "modules", "parameters", "activation bytes", "cut", "synthesizer parameters"]]
+    for i, part in enumerate(parts):
+        synthesizers = synthesizer_sizes.get(part.cut)
+        own = "-" if synthesizers is None else f"{synthesizers:,}"
+        modules = _short(part.modules)
+        numbers = [f"{part.parameters:,}", f"{part.bytes:,}"]
+        rows.append([str(i + 1), modules, *numbers, part.cut or "-", own])
+    known = {part.cut for part in parts}
+    for name, size in synthesizer_sizes.items():
+        if name not in known:
+            rows.append(["-", "-", "-", "-", name or "(output)", f"{size:,}"])
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = []
+    for row in rows:
+        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+        for i in (2, 3, 5):
+            cells[i] = row[i].rjust(widths[i])
+        lines.append("  ".join(cells).rstrip())
+    lines.insert(1, "  ".join("-" * width for width in widths))
+    return "\n".join(lines)
+
+
+def _short(names: Sequence[str]) -> str:
+    if len(names) <= _LISTED:
+        return ", ".join(names) or "-"
+    return f"{names[0]} ... {names[-1]} ({len(names)})"
