@@ -8,6 +8,7 @@ from pathlib import Path
 import matplotlib
 
 matplotlib.use("svg")
+from draw_steps import STEPS
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
@@ -218,6 +219,7 @@ DRAWINGS = {
     "full_unlock": Drawing(full_unlock, -2.2, 2.5),
     "halves": Drawing(halves, -2.4, 1.1),
     "recurrent": Drawing(recurrent, -2.0, 1.6, left=-1.6),
+    **STEPS,
 }
 
 
