@@ -1,4 +1,4 @@
-"""Interfaces by hand: called inside a network, and by send and receive."""
+"""Train with interfaces that are placed by hand, called or used by send and receive."""
 
 import copy
 import itertools
@@ -6,102 +6,19 @@ from functools import partial
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from pytorch_dni import (
     backward,
     BackwardInterface,
     BasicSynthesizer,
     BidirectionalInterface,
-    Conv2d_DNI,
     defer_backward,
     ForwardInterface,
-    Linear_DNI,
-    Linear_Sigmoid_DNI,
-    LocalLoss_DNI,
-    RNN_DNI,
     synthesizer_context,
     UnidirectionalInterface,
 )
 
-from .results import of_interfaces, STEPS
-
-OPTIMIZERS = {"itself": "adam", "sgd": "sgd", "user": None}
-
-
-class Own(nn.Module):
-    """A user's synthesizer of feature maps, whose target is taken as it is."""
-
-    feature_dim = 1
-    context_dim = 3
-    normalize_target = False
-
-    def __init__(self):
-        super().__init__()
-        self.inner, self.outer = nn.Conv2d(8, 7, 3, padding=1), nn.Conv2d(7, 5, 3, padding=1)
-        nn.init.zeros_(self.outer.weight)
-
-    def forward(self, trigger, context):
-        return self.outer(F.relu(self.inner(torch.cat([trigger, context], 1))))
-
-
-# The synthesizer, the interface's context_size, and the shape of the activation.
-KINDS = {
-    "linear": (lambda: Linear_DNI(8, 7, 5), 3, (4, 5)),
-    "sigmoid": (lambda: Linear_Sigmoid_DNI(8, 7, 5), 3, (4, 5)),
-    "rnn": (lambda: RNN_DNI(8, 7, 5), 3, (4, 6, 5)),
-    "conv": (lambda: Conv2d_DNI(8, 7, 5), 3, (4, 5, 6, 6)),
-    "local": (lambda: LocalLoss_DNI(5, 7, 3), 3, (4, 5)),
-    "basic": (lambda: BasicSynthesizer(5, 1, 7, context_dim=3), None, (4, 5)),
-    "own": (Own, None, (4, 5, 6, 6)),
-}
-
-
-def double(*shape):
-    return torch.randn(*shape, dtype=torch.float64)
-
-
-def labels():
-    return torch.randint(3, (4,))
-
-
-class Front(nn.Module):
-    """Scale and shift an activation: a part whose gradients show what an interface sends."""
-
-    def __init__(self, shape):
-        super().__init__()
-        self.scale, self.shift = nn.Parameter(double(*shape)), nn.Parameter(double(*shape))
-
-    def forward(self, x):
-        return torch.tanh(x * self.scale + self.shift)
-
-
-def steps(network, interfaces, step):
-    """Call ``step`` in a loop that trains the network and what leaves training to the user."""
-    opt = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.5)
-    own = [p for interface in interfaces for p in interface.parameters()]
-    their_opt = torch.optim.Adam(own, lr=1e-2) if own else None
-    for i in range(STEPS):
-        opt.zero_grad()
-        step(i)
-        opt.step()
-        if their_opt is not None:
-            their_opt.step()
-            their_opt.zero_grad()
-    return [*network.state_dict().values(), *of_interfaces(*interfaces)]
-
-
-def called(kind, optim):
-    make, context_size, shape = KINDS[kind]
-    interface = BackwardInterface(make().double(), optim=optim, context_size=context_size)
-    front, weight = Front(shape[1:]), double(*shape)
-
-    def step(i):
-        with synthesizer_context(labels()):
-            crossed = interface(front(double(*shape)))
-        (crossed * weight).square().mean().backward()
-
-    return steps(front, [interface], step)
+from .cases_kinds import double, labels, OPTIMIZERS, steps
 
 
 def parts(*sizes):
@@ -115,7 +32,7 @@ def basic(before, after, context=None):
 
 
 def chain(optim):
-    """Two cuts in a chain of three parts."""
+    """Train a chain of three parts with two cuts."""
     network = parts(4, 5, 5, 2)
     cuts = [BackwardInterface(basic(5, 5), optim=optim, lr=0.03) for _ in range(2)]
 
@@ -151,7 +68,7 @@ def forward_alone(optim):
 
 
 def halves(optim, deferred):
-    """Two halves that exchange nothing but messages, and are synchronised every five steps."""
+    """Train two halves that exchange messages alone and are synchronised every five steps."""
     network = parts(4, 5, 2)
     ours = BidirectionalInterface(basic(4, 5), basic(5, 5), optim=optim)
     theirs = copy.deepcopy(ours)
@@ -172,7 +89,7 @@ def halves(optim, deferred):
 
 
 def sent(kind, optim, deferred):
-    """Teach any message by any trigger; what is predicted is part of the result."""
+    """Teach messages by triggers; the predictions are part of the result."""
     size = 5 if kind is BackwardInterface else 4
     interface = kind(basic(size, 5, 3), optim=optim)
     predicted = []
@@ -192,7 +109,7 @@ def sent(kind, optim, deferred):
 
 
 def window(optim, factor):
-    """A truncated recurrent network: the first state is a trigger, the last one is sent into."""
+    """Train a recurrent network on windows; its last state receives a synthetic gradient."""
     network = nn.ModuleList([nn.GRUCell(3, 4), nn.Linear(4, 2)]).double()
     future = BackwardInterface(basic(4, 4), optim=optim)
     state = [double(5, 4)]
@@ -212,7 +129,7 @@ def window(optim, factor):
 
 
 def deferred_passes():
-    """Several roots and given gradients, collected into one pass or propagated at once."""
+    """Backpropagate from several tensors, in one deferred pass or at once."""
     found = []
     for together in (True, False):
         x = double(3, 4).requires_grad_()
@@ -229,7 +146,7 @@ def deferred_passes():
 
 
 def broken_off():
-    """A scope whose body raises leaves nothing behind."""
+    """Train with scopes of which every second one raises."""
     front = nn.Linear(4, 5).double()
     interface = BackwardInterface(basic(5, 5))
 
@@ -247,23 +164,6 @@ def broken_off():
     return steps(front, [interface], step)
 
 
-def saved(kind, optim):
-    """Load an interface's state into a fresh one after each step."""
-    make, context_size, shape = KINDS[kind]
-    interfaces = [
-        BackwardInterface(make().double(), optim=optim, context_size=context_size) for _ in range(2)
-    ]
-    front = Front(shape[1:])
-
-    def step(i):
-        first, second = interfaces if i % 2 else interfaces[::-1]
-        first.load_state_dict(second.state_dict())
-        with synthesizer_context(labels()):
-            first(front(double(*shape))).square().mean().backward()
-
-    return steps(front, interfaces, step)
-
-
 CASES = {"deferred passes": deferred_passes, "broken off": broken_off}
 for how, optim in OPTIMIZERS.items():
     CASES[f"chain / {how}"] = partial(chain, optim)
@@ -277,8 +177,4 @@ for how, optim in OPTIMIZERS.items():
             CASES[f"sent, {kind.__name__}{suffix}"] = partial(sent, kind, optim, deferred)
     for factor in (1.0, 0.1):
         CASES[f"window, factor {factor} / {how}"] = partial(window, optim, factor)
-    for name in KINDS:
-        CASES[f"called / {how} / {name}"] = partial(called, name, optim)
-        if how != "sgd":
-            CASES[f"saved / {how} / {name}"] = partial(saved, name, optim)
 CASES = {f"interfaces / {name}": case for name, case in CASES.items()}

@@ -1,4 +1,4 @@
-"""Interfaces in time by hand: temporal interfaces and critics, on windows."""
+"""Train on windows with temporal interfaces and critics that are placed by hand."""
 
 from functools import partial
 
@@ -19,7 +19,7 @@ from .cases_windows import Loud
 from .results import of_interfaces, STEPS
 from .shared import data, FutureGradient, NETWORKS, tensors
 
-# Features of the state side by side, and the dimension of the samples.
+# The number of features of the state, and the dimension of the samples.
 STATES = {"lstm": (16, 1), "gru cell": (4, 0), "own": (10, 0)}
 FUTURES = {
     "default": {},
@@ -33,8 +33,11 @@ def labels(i):
     return (torch.arange(5) + i) % 3
 
 
-def windows(name, make, observe, optim):
-    """Train on windows, with an interface that ``make`` returns for a state."""
+def windows(name, make, observe, optim, resume=False):
+    """Train on windows, with an interface that ``make`` returns for a state.
+
+    With ``resume`` a fresh interface loads the saved state after half of the windows.
+    """
     features, batch_dim = STATES[name]
     network = NETWORKS[name][0]().double()
     future = make(features, batch_dim=batch_dim, optim=optim)
@@ -43,6 +46,10 @@ def windows(name, make, observe, optim):
     opt = torch.optim.SGD(groups, lr=0.05, momentum=0.5)
     state = None
     for i, (x, y) in enumerate(data(windows=STEPS)):
+        if resume and i == STEPS // 2:
+            saved = future.state_dict()
+            future = make(features, batch_dim=batch_dim, optim=optim)
+            future.load_state_dict(saved)
         opt.zero_grad()
         with synthesizer_context(labels(i)), defer_backward():
             out, state = network(x, None if state is None else future.make_trigger(state))
@@ -67,7 +74,7 @@ def critic(options, context, features, **given):
 
 
 def guarded():
-    """The guard stops what is sent, and lets it go on when the synthesizer has learned."""
+    """Train until the guard stops synthetic gradients, and until it allows them again."""
     future = TemporalInterface(Loud().double(), future=FutureGradient(factor=1.0), lr=0.05)
     received = []
     for _ in range(320):
@@ -81,13 +88,11 @@ def guarded():
 
 
 CASES = {"temporal / guarded": guarded}
-for how, optim in {"itself": "adam", "user": None}.items():
-    for title, options in FUTURES.items():
-        for name in STATES:
-            make = partial(temporal, options, 3)
-            CASES[f"temporal / {title} / {how} / {name}"] = partial(
-                windows, name, make, False, optim
-            )
-    for name in STATES:
-        make = partial(critic, FUTURES["factor, probe, bound"], 3)
-        CASES[f"temporal / critic / {how} / {name}"] = partial(windows, name, make, True, optim)
+for name in STATES:
+    made = {title: partial(temporal, options, 3) for title, options in FUTURES.items()}
+    made["critic"] = partial(critic, FUTURES["factor, probe, bound"], 3)
+    for title, make in made.items():
+        given = name, make, title == "critic"
+        CASES[f"temporal / {title} / itself / {name}"] = partial(windows, *given, "adam")
+        CASES[f"temporal / {title} / user / {name}"] = partial(windows, *given, None)
+        CASES[f"temporal / {title} / resumed / {name}"] = partial(windows, *given, "adam", True)

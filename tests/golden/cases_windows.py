@@ -1,4 +1,4 @@
-"""Recurrent networks, cut in time, on windows of sequences."""
+"""Train every recurrent network, cut in time, on windows of sequences."""
 
 from functools import partial
 from typing import Any, NamedTuple
@@ -20,16 +20,18 @@ from pytorch_dni import (
 from .results import of_wrapper, seed, STEPS
 from .shared import data, FutureGradient, NETWORKS, rebuilt, tensors
 
-GUARDED = 50  # the guard looks after 32 lessons for the first time
+LEFT_OUT = "left out"
+GUARDED = 50  # The guard first looks after 32 updates.
 ALL = [*NETWORKS]
 FEW = ["gru cell", "own"]
 
 
 class Mode(NamedTuple):
-    """One way to train: arguments of ``DNI``, networks, contexts and what the loop does.
+    """Describe one way to train: arguments of ``DNI``, networks, contexts and the loop.
 
     ``begin`` returns the state that a window is given, ``finish`` acts between the forward and the
-    backward pass and returns the loss; None stands for a window without a loss.
+    backward pass and returns the loss; None stands for a window without a loss, and ``LEFT_OUT``
+    for one without a backward pass.
     """
 
     options: dict[str, Any]
@@ -62,6 +64,8 @@ def go_on(name, mode, net, opt, state, windows):
         with synthesizer_context(mode.context(i, x.shape[1]) if mode.context else None):
             out, state = net(x, given)
         loss = mode.finish(net, i, out, y)
+        if loss is LEFT_OUT:
+            continue
         opt.zero_grad()
         if loss is None:
             net.backward_state()
@@ -117,7 +121,7 @@ def some_begin_anew(name, i, state):
 
 
 def shrunk(name, i, state):
-    """Go on with the first three samples from window 12 on."""
+    """Keep the first three samples from window 12 on."""
     if i != 12:
         return state
     return rebuilt(state, iter([t.narrow(batch_dim(name), 0, 3) for t in tensors(state)]))
@@ -147,12 +151,16 @@ def without_loss(net, i, out, y):
     return None if i % 4 == 3 else F.mse_loss(out, y)
 
 
+def left_out(net, i, out, y):
+    return LEFT_OUT if i % 5 == 3 else F.mse_loss(out, y)
+
+
 def overflowing(net, i, out, y):
     return F.mse_loss(out, y) * (torch.inf if i == 9 else 1)
 
 
 class Loud(nn.Module):
-    """Predict too much at first, so that the guard has to look."""
+    """Predict gradients that are too large at first, so that the guard stops them."""
 
     def __init__(self):
         super().__init__()
@@ -171,10 +179,10 @@ def future(**options):
 
 
 FACTOR = future(factor=0.8, probe=3, bound=0.5)
-RETURNS = future(factor=0.8, target="returns", windows=3, lambda_=0.7)
-# Traces take perceptrons without normalisation.
+RETURNS = future(factor=0.8, probe=3, target="returns", windows=3, lambda_=0.7)
+# Eligibility traces need perceptrons without normalisation.
 PLAIN = {"dni_network": Linear_DNI, "dni_params": {"norm": None}}
-TRACES = {**PLAIN, **future(factor=0.8, target="traces", lambda_=0.7)}
+TRACES = {**PLAIN, **future(factor=0.8, probe=3, target="traces", lambda_=0.7)}
 AUXILIARY = future(factor=0.8, auxiliary=0.5)
 CRITIC = {
     "dni_network": Critic_DNI,
@@ -226,6 +234,10 @@ MODES = {
     "shrunk": Mode(FACTOR, begin=shrunk),
     "backward_state": Mode(FACTOR, finish=without_loss),
     "backward_state, returns": Mode(RETURNS, FEW, finish=without_loss),
+    "left out": Mode(FACTOR, FEW, finish=left_out),
+    "returns, left out": Mode(RETURNS, FEW, finish=left_out),
+    "traces, left out": Mode(TRACES, FEW, finish=left_out),
+    "auxiliary, shrunk": Mode(AUXILIARY, FEW, begin=shrunk),
     "overflow": Mode(FACTOR, FEW, finish=overflowing),
     "space and time": Mode({"layers": "core", "recurrent": True, **FACTOR}, ["lstm", "gru cell"]),
     "space and traces": Mode({"layers": "core", "recurrent": True, **TRACES}, ["lstm"]),

@@ -1,4 +1,4 @@
-"""Training loops that people write; each is given a wrapper, an optimizer and a run's data."""
+"""Training loops that users write. Each takes a wrapper, an optimizer and the data of a run."""
 
 import copy
 import pickle
@@ -11,7 +11,7 @@ from pytorch_dni import synthesizer_context
 
 
 class Run(NamedTuple):
-    """The data of a run: inputs, a context for each (or None), and the loss of an output."""
+    """Hold the data of a run: inputs, a context for each (or None), and the loss of an output."""
 
     inputs: list[torch.Tensor]
     contexts: list[torch.Tensor | None]
@@ -95,6 +95,24 @@ def by_grad(net, opt, run):
             p.grad = grad
         opt.step()
     return net
+
+
+def backward_twice(net, opt, run):
+    for i in range(len(run.inputs)):
+        opt.zero_grad()
+        (loss,) = run.losses(net, i)
+        loss.backward(retain_graph=True)
+        loss.backward()
+        opt.step()
+    return net
+
+
+def frozen_and_hooked(net, opt, run):
+    """Freeze the first parameter and halve the gradient of the second one."""
+    first, second, *_ = net.parameters()
+    first.requires_grad_(False)
+    second.register_hook(lambda grad: grad / 2)
+    return plain(net, opt, run)
 
 
 def autocast(net, opt, run):

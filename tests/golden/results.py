@@ -1,4 +1,4 @@
-"""Collect the tensors of a case, and condense them into what is recorded."""
+"""Collect the tensors of a case and compute what is recorded of them."""
 
 import functools
 import hashlib
@@ -11,30 +11,33 @@ import torch
 
 from pytorch_dni import BidirectionalInterface, DNIError
 
-STEPS = 16  # the statistics sample steps 1 to 8, and then one of eight
+STEPS = 16  # The statistics sample steps 1 to 8 and then every eighth step.
 GROUPS = 4
 
 
 def seed(number):
-    """Seed the CPU's generator alone: ``torch.manual_seed`` formats the call stack for others."""
+    """Seed the generator of the CPU.
+
+    ``torch.manual_seed`` also records the call stack for other devices, which takes time.
+    """
     torch.default_generator.manual_seed(number)
 
 
 def numbers(interfaces):
-    """Return the statistics of interfaces as one tensor; -1 stands for what is not a number."""
+    """Return the statistics of interfaces as one tensor, with -1 in the place of NaN."""
     rows = [[s.loss, s.cosine, s.norm_ratio, s.updates] for s in (i.stats() for i in interfaces)]
     return torch.tensor(rows, dtype=torch.float64).nan_to_num(-1.0)
 
 
 def directions(interface):
-    """Return the interfaces of one direction that an interface consists of."""
+    """Return the two halves of a bidirectional interface, or the interface itself."""
     if isinstance(interface, BidirectionalInterface):
         return [interface.forward_interface, interface.backward_interface]
     return [interface]
 
 
 def of_interfaces(*interfaces):
-    """Return the synthesizers' parameters and buffers, and the statistics."""
+    """Return the parameters, buffers and statistics of synthesizers."""
     single = [one for interface in interfaces for one in directions(interface)]
     modules = [one.synthesizer for one in single]
     modules += [one.auxiliary for one in single if getattr(one, "auxiliary", None) is not None]
@@ -43,9 +46,9 @@ def of_interfaces(*interfaces):
 
 
 def of_wrapper(net):
-    """Return the network's parameters and buffers, the synthesizers' and the statistics.
+    """Return the parameters and buffers of a network and of its synthesizers, and the statistics.
 
-    The last tensor holds the next random numbers: they show how many were drawn.
+    The last tensor holds the next random numbers. They change if more or fewer numbers are drawn.
     """
     interfaces = [net.interfaces[name] for name in sorted(net.interfaces)]
     found = [*net.network.state_dict().values(), *of_interfaces(*interfaces)]
@@ -62,7 +65,7 @@ def digest(found):
 
 
 def summary(found):
-    """Return the sum and the sum of squares of each of a few groups of successive tensors."""
+    """Divide the tensors into groups; return the sum and the sum of squares of each group."""
     sums = []
     for g in range(GROUPS):
         group = found[g * len(found) // GROUPS : (g + 1) * len(found) // GROUPS]
@@ -86,17 +89,17 @@ def result(case):
 
 @functools.cache
 def processor():
-    """Return the processor's name, family, model and stepping; nothing where they are unknown."""
+    """Return the processor's name, family, model and stepping, or an empty string."""
     path = Path("/proc/cpuinfo")
     if not path.exists():
         return ""
     lines = [line.partition(":") for line in path.read_text().splitlines()]
-    told = {key.strip(): value.strip() for key, _, value in reversed(lines)}
-    return " ".join(told.get(k, "") for k in ("model name", "cpu family", "model", "stepping"))
+    fields = {key.strip(): value.strip() for key, _, value in reversed(lines)}
+    return " ".join(fields.get(k, "") for k in ("model name", "cpu family", "model", "stepping"))
 
 
 def fingerprint():
-    """Return what the rounding of the results depends on."""
+    """Return the properties of this machine that rounding depends on."""
     return {
         "torch": torch.__version__,
         "capability": torch.backends.cpu.get_cpu_capability(),

@@ -19,7 +19,7 @@ RTOL = 1e-2
 def agree(found, recorded):
     """Compare pairs of a sum and a sum of squares.
 
-    A sum may be near zero while its terms are not: its tolerance follows their size.
+    A sum may be near zero although its terms are not. Its tolerance therefore follows their size.
     """
     for i in range(0, len(recorded), 2):
         size = math.sqrt(recorded[i + 1])
@@ -30,10 +30,10 @@ def agree(found, recorded):
 def comparable(name):
     """Return whether the results of a case agree where rounding differs.
 
-    In single precision they do not: where the true gradient is zero, as that of a bias in front of
-    a batch normalisation, Adam takes full steps along what rounding leaves. Neither do they where
-    the full unlock stands in front of a batch normalisation: the first prediction is zero for all
-    samples, so that the true gradient is what rounding leaves, which the interface scales to one.
+    In single precision they differ: the true gradient of a bias before a batch normalisation is
+    zero, and Adam takes full steps along the rounding errors that remain. They also differ if the
+    full unlock cuts before a batch normalisation: the first prediction is zero for all samples, so
+    that the true gradient consists of rounding errors, and the interface scales it to one.
     """
     return "single precision" not in name and not ("full" in name and "batchnorm" in name)
 
@@ -43,7 +43,7 @@ def test_every_case_is_recorded():
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_results_are_the_recorded_ones(name):
+def test_results_equal_the_recorded_ones(name):
     found, recorded = result(CASES[name]), RECORDED["cases"][name]
     assert found.get("error") == recorded.get("error")
     if "error" in recorded:
