@@ -12,20 +12,21 @@ from benchmarks import (
     calls,
     choices,
     compiled,
-    deep,
+    deep_networks,
     eager_by_hand,
-    live,
     memory,
+    memory_tracker,
     speed,
+    training_methods,
     widths,
-    window_figures,
+    window_results,
     windows,
 )
 from benchmarks.__main__ import main
-from benchmarks.measure import steps
 from benchmarks.overhead import by_hand, network
+from benchmarks.timing import time_steps
 from pytorch_dni import DNI, synthesizer_context
-from tasks.options import TaskError
+from tasks.errors import TaskError
 
 
 def test_the_hand_written_loop_learns_the_same():
@@ -34,8 +35,8 @@ def test_the_hand_written_loop_learns_the_same():
     inner = copy.deepcopy(bare)
     opt = torch.optim.SGD(inner.parameters(), lr=0.1)
     net = DNI(inner, optim=opt, context_size=10, example_input=torch.randn(4, 12).double())
-    hand = by_hand(bare, net, 1e-3)
-    hand.opt = torch.optim.SGD(bare.parameters(), lr=0.1)  # Adam makes steps of rounding errors
+    # Adam makes steps of rounding errors
+    hand = by_hand(bare, net, torch.optim.SGD(bare.parameters(), lr=0.1))
     for _ in range(20):
         x, y = torch.randn(32, 12).double(), torch.randint(0, 10, (32,))
         hand.step(x, y)
@@ -53,7 +54,7 @@ def test_the_hand_written_loop_learns_the_same():
 
 def test_the_hand_written_eager_loop_learns_the_same():
     torch.manual_seed(0)
-    bare = deep.mlp(12, 16, 6).build(3).double()
+    bare = deep_networks.mlp(12, 16, 6).build(3).double()
     inner = copy.deepcopy(bare)
     opt = torch.optim.SGD(inner.parameters(), lr=0.1)
     example = torch.randn(16, 12).double()
@@ -71,7 +72,7 @@ def test_the_hand_written_eager_loop_learns_the_same():
 
 def test_timings_are_relative_to_the_first():
     calls = []
-    found = steps({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, 2, 3, 1)
+    found = time_steps({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, 2, 3, 1)
     assert calls == (["a"] * 3 + ["b"] * 3) * 3
     assert found["a"].ratio == 1
     assert found["b"].low <= found["b"].ratio <= found["b"].high
@@ -81,7 +82,7 @@ def test_the_runner_prints_a_table_and_writes_figures(tmp_path, capsys, monkeypa
     from benchmarks import overhead
 
     quick = {"by hand": lambda: None, "DNI": lambda: None, "backpropagation": lambda: None}
-    monkeypatch.setattr(overhead, "contestants", lambda device: quick)
+    monkeypatch.setattr(overhead, "training_steps", lambda device: quick)
     assert main(["overhead", "--json", str(tmp_path / "figures.json")]) == 0
     assert "over by hand" in capsys.readouterr().out
     assert set(json.loads((tmp_path / "figures.json").read_text())["overhead"]) == set(quick)
@@ -115,14 +116,14 @@ def test_the_study_of_windows(tmp_path, capsys):
 
 
 def test_figures_of_the_study():
-    assert window_figures.interval([3, 3, 3]) == (3, 3)
-    low, high = window_figures.interval([0, 1] * 20)
+    assert window_results.confidence_interval([3, 3, 3]) == (3, 3)
+    low, high = window_results.confidence_interval([0, 1] * 20)
     assert 0.3 < low < 0.5 < high < 0.7
     row = {"solved": 2, "history": [[0, 0.0, 1], [50, 2.0, 2], [90, 5.0, 3]]}
-    assert [window_figures.result(row, t) for t in (0.0, 1.9, 2.0, 4.9, 9.0)] == [0, 0, 1, 1, 2]
-    assert window_figures.result(row) == 2
+    assert [window_results.result(row, t) for t in (0.0, 1.9, 2.0, 4.9, 9.0)] == [0, 0, 1, 1, 2]
+    assert window_results.result(row) == 2
     text = {"history": [[5, 1.0, 4.5], [9, 2.0, 3.5]]}
-    assert [window_figures.result(text, t) for t in (1.0, 1.9, 2.0)] == [4.5, 4.5, 3.5]
+    assert [window_results.result(text, t) for t in (1.0, 1.9, 2.0)] == [4.5, 4.5, 3.5]
 
 
 def test_every_mode_is_told_at_its_best_learning_rate(tmp_path, capsys):
@@ -143,16 +144,16 @@ def test_every_mode_is_told_at_its_best_learning_rate(tmp_path, capsys):
 
 
 def test_memory_over_depth(monkeypatch, tmp_path, capsys):
-    small = {"small": deep.mlp(16, 64, 4)}
-    monkeypatch.setattr(deep, "KINDS", small)
+    small = {"small": deep_networks.mlp(16, 64, 4)}
+    monkeypatch.setattr(deep_networks, "NETWORK_TYPES", small)
     monkeypatch.setattr(memory, "DEPTHS", (4, 8))
     run = memory.run
     monkeypatch.setattr(memory, "run", lambda device: run(device, (4, 8), blocks=1))
     argv = ["memory", "--json", str(tmp_path / "figures.json"), "--plot", str(tmp_path)]
     assert main(argv) == 0
     figures = json.loads((tmp_path / "figures.json").read_text())["memory"]
-    bytes_ = {(row["way"], row["blocks"]): row["activation_bytes"] for row in figures}
-    assert {way for way, _ in bytes_} == {*deep.WAYS}
+    bytes_ = {(row["method"], row["blocks"]): row["activation_bytes"] for row in figures}
+    assert {way for way, _ in bytes_} == {*training_methods.METHODS}
     # A block keeps what its norm takes, what its linear layers take, and no more.
     one = 64 * 16 * 4
     grows = bytes_["backpropagation", 8] - bytes_["backpropagation", 4]
@@ -178,7 +179,7 @@ def test_live_bytes_by_hand():
         (network.weight * torch.ones(8, 8)).sum().backward()
         optimizer.step()
 
-    alone, together = live.peaks(step, network, [], [optimizer])
+    alone, together = memory_tracker.peak_memory(step, network, [], [optimizer])
     assert 8000 <= alone < 8000 + 100
     assert together >= alone
 
@@ -191,16 +192,16 @@ def test_synthesizers_over_width():
 
 def test_operators_in_a_step():
     _, figures = calls.run("cpu", depth=3, width=8)
-    found = {row["way"]: row["operators"] for row in figures}
-    assert set(found) == {*deep.WAYS}
+    found = {row["method"]: row["operators"] for row in figures}
+    assert set(found) == {*training_methods.METHODS}
     assert found["backpropagation"] < found["checkpoint, root"] < found["eager"]
-    with calls.Calls() as counted:
+    with calls.OperatorCounter() as counted:
         torch.ones(3).add(1).mul_(2)
     assert counted.count == 3
 
 
 def test_step_times_with_compile(monkeypatch):
-    monkeypatch.setattr(deep, "KINDS", {"small": deep.mlp(8, 16, 4)})
+    monkeypatch.setattr(deep_networks, "NETWORK_TYPES", {"small": deep_networks.mlp(8, 16, 4)})
     backends, own = [], torch.compile
 
     def noted(function, **options):
@@ -210,7 +211,7 @@ def test_step_times_with_compile(monkeypatch):
     monkeypatch.setattr(torch, "compile", noted)
     text, figures = compiled.run("cpu", depth=2, blocks=1, backend="eager")
     assert backends == ["eager"] * (1 + 2 + 2)  # a network, and two blocks each
-    assert [row["way"] for row in figures] == ["backpropagation", "default", "eager"]
+    assert [row["method"] for row in figures] == ["backpropagation", "default", "eager"]
     assert "compiled over plain" in text
 
 
@@ -236,6 +237,6 @@ def test_all_run_though_one_cannot(monkeypatch, tmp_path, capsys):
 def test_speed_by_threads():
     before = torch.get_num_threads()
     _, figures = speed.run("cpu", depth=3, width=8, blocks=1)
-    assert {row["way"] for row in figures} == {*deep.WAYS, "eager, by hand"}
+    assert {row["method"] for row in figures} == {*training_methods.METHODS, "eager, by hand"}
     assert {row["threads"] for row in figures} == {before, 1}
     assert torch.get_num_threads() == before

@@ -7,7 +7,7 @@ import random
 import pytest
 import torch
 
-from tasks import char_language_model, language, language_runs, word_language_model
+from tasks import char_language_model, language_runs, language_training, word_language_model
 
 SMALL = ["--batch", "4", "--hidden", "12", "--window", "3", "--synthesizer-hidden", "8"]
 SMALL += ["--device", "cpu", "--every", "10"]
@@ -61,24 +61,24 @@ def test_a_comparison_learns_prints_its_table_and_can_be_sampled(name, folder, c
 
 
 def test_symbols(folder):
-    text = language_runs.Text(folder, list)
+    text = language_runs.PennTreebank(folder, list)
     assert "".join(text.vocabulary[i] for i in text.splits["test"].tolist()) == (
         (folder / "ptb.test.txt").read_text()
     )
     (folder / "ptb.test.txt").write_text("the dog sat\n")
-    words = language_runs.Text(folder, word_language_model._words)
+    words = language_runs.PennTreebank(folder, word_language_model.split_into_words)
     told = [words.vocabulary[i] for i in words.splits["test"].tolist()]
     assert told == ["the", "<unk>", "sat", "<eos>"]
-    streams = language_runs._streams(torch.arange(11), 3)
+    streams = language_runs.split_into_streams(torch.arange(11), 3)
     assert streams.tolist() == [[0, 3, 6], [1, 4, 7], [2, 5, 8]]
 
 
 def test_bits_are_those_of_the_whole_validation_text(folder):
     argv = [*SMALL, "--data", str(folder)]
-    made = language.parser("char_language_model", "", hidden=8)
+    made = language_training.language_parser("char_language_model", "", hidden=8)
     args = made.parse_args(argv)
-    text = language_runs.Text(folder, list)
-    run_ = language_runs.Run("bptt", 1, text, args)
+    text = language_runs.PennTreebank(folder, list)
+    run_ = language_runs.LanguageRun("bptt", 1, text, args)
     with torch.no_grad():
         for parameter in run_.network.parameters():
             parameter.zero_()
@@ -86,20 +86,20 @@ def test_bits_are_those_of_the_whole_validation_text(folder):
 
 
 def test_windows_follow_each_other_through_the_text(folder):
-    args = language.parser("char_language_model", "", hidden=8).parse_args(
+    args = language_training.language_parser("char_language_model", "", hidden=8).parse_args(
         [*SMALL, "--data", str(folder)]
     )
-    run_ = language_runs.Run("dni", 1, language_runs.Text(folder, list), args)
-    length = len(run_._train)
+    run_ = language_runs.LanguageRun("dni", 1, language_runs.PennTreebank(folder, list), args)
+    length = len(run_._training_tokens)
     places, last = [], 0
     for _ in range(length):
         run_.update()
-        if run_._place < last:
+        if run_._position < last:
             assert last == length - 1
         elif last:
-            assert run_._place == min(last + 3, length - 1)
-        places.append(run_._place)
-        last = run_._place
+            assert run_._position == min(last + 3, length - 1)
+        places.append(run_._position)
+        last = run_._position
     assert places.count(length - 1) >= 2
 
 

@@ -16,11 +16,10 @@ from tasks import (
     copy_task,
     mnist,
     mnist_interfaces,
-    options,
-    record,
-    training,
+    output_folder,
 )
-from tasks.modes import MODES, Recipe
+from tasks.comparison import Comparison
+from tasks.modes import Configuration, MODES
 
 needs_data = pytest.mark.skipif(
     not os.environ.get("DNI_DATA"), reason="DNI_DATA names no folder with MNIST"
@@ -51,14 +50,14 @@ def test_a_comparison_prints_its_table_and_keeps_its_record(name, tmp_path, caps
     out = capsys.readouterr().out
     assert [line.split()[0] for line in out.splitlines()[3:]] == [*MODES]
     assert "step/bp" in out
-    rows = [json.loads(line) for line in (folder / record.METRICS).read_text().splitlines()]
+    rows = [json.loads(line) for line in (folder / output_folder.METRICS).read_text().splitlines()]
     assert [row["step"] for row in rows] == [3] * 4 + [6] * 4
     assert all(0 <= row["test_error"] <= 1 for row in rows)
-    checkpoint = torch.load(folder / record.CHECKPOINT, weights_only=True)
+    checkpoint = torch.load(folder / output_folder.CHECKPOINT, weights_only=True)
     assert checkpoint["step"] == 6
-    assert (folder / record.CURVES).read_bytes().startswith(b"\x89PNG")
+    assert (folder / output_folder.CURVES).read_bytes().startswith(b"\x89PNG")
     assert sorted(path.name for path in folder.iterdir()) == sorted(
-        [record.METRICS, record.CHECKPOINT, record.CURVES]
+        [output_folder.METRICS, output_folder.CHECKPOINT, output_folder.CURVES]
     )
 
 
@@ -82,7 +81,7 @@ def test_resuming_is_as_if_never_stopped(name, tmp_path):
     run(module, *common, "--steps", 4, "--out", tmp_path / "a")
     run(module, "--steps", 8, "--out", tmp_path / "a", "--resume", "--device", "cpu")
     run(module, *common, "--steps", 8, "--out", tmp_path / "b")
-    kept = [torch.load(tmp_path / f / record.CHECKPOINT, weights_only=True) for f in "ab"]
+    kept = [torch.load(tmp_path / f / output_folder.CHECKPOINT, weights_only=True) for f in "ab"]
     for resumed, whole in zip(*(checkpoint["runs"] for checkpoint in kept), strict=True):
         for key, value in whole["net"].items():
             if isinstance(value, torch.Tensor):
@@ -96,9 +95,9 @@ def test_resuming_is_as_if_never_stopped(name, tmp_path):
 
 def test_all_modes_begin_with_the_same_weights():
     args = sequence_args(copy_task, copy_task.CopyTask, 3)
-    recipes = [Recipe(mode, 1e-3) for mode in MODES]
-    comparison = training.Comparison(args, recipes, [1, 2], torch.device("cpu"))
-    weights = [next(run.net.parameters()) for run in comparison.runs]
+    recipes = [Configuration(mode, 1e-3) for mode in MODES]
+    comparison = Comparison(args, recipes, [1, 2], torch.device("cpu"))
+    weights = [next(run.model.parameters()) for run in comparison.runs]
     assert all(torch.equal(w, weights[0]) for w in weights[:4])
     assert all(torch.equal(w, weights[4]) for w in weights[4:])
     assert not torch.equal(weights[0], weights[4])
@@ -136,7 +135,7 @@ def test_argmax_data(target):
     for digits in itertools.product(range(5), repeat=4):
         label = max(digits) if target == "value" else digits.index(max(digits))
         guesses[label] = guesses.get(label, 0) + 1
-    assert task.chance == pytest.approx(1 - max(guesses.values()) / 5**4)
+    assert task.chance_error == pytest.approx(1 - max(guesses.values()) / 5**4)
 
 
 def test_adding_data():
@@ -146,7 +145,7 @@ def test_adding_data():
     assert batch.context.shape == (50, 3, 14)
     assert batch.context[:, :, -1].tolist() == [[0, 0, 1]] * 50
     guesses = [sum(digits) for digits in itertools.product(range(5), repeat=3)]
-    assert task.chance == pytest.approx(1 - max(map(guesses.count, guesses)) / 5**3)
+    assert task.chance_error == pytest.approx(1 - max(map(guesses.count, guesses)) / 5**3)
 
 
 def test_bad_options(tmp_path, capsys, monkeypatch):
@@ -183,11 +182,11 @@ def test_nothing_is_overwritten(tmp_path, capsys):
     assert before == {path.name: path.read_bytes() for path in folder.iterdir()}
     buffer = io.BytesIO()
     torch.save({"step": print}, buffer)
-    for content in (b"", b"nonsense", before[record.CHECKPOINT][:200], buffer.getvalue()):
-        (folder / record.CHECKPOINT).write_bytes(content)
+    for content in (b"", b"nonsense", before[output_folder.CHECKPOINT][:200], buffer.getvalue()):
+        (folder / output_folder.CHECKPOINT).write_bytes(content)
         told = fails(capsys, copy_task, "--out", folder, "--resume")
         assert "unreadable checkpoint" in told
-        assert (folder / record.CHECKPOINT).read_bytes() == content
+        assert (folder / output_folder.CHECKPOINT).read_bytes() == content
 
 
 def test_a_failed_write_leaves_what_was_there(tmp_path, capsys, monkeypatch):
@@ -204,21 +203,21 @@ def test_a_failed_write_leaves_what_was_there(tmp_path, capsys, monkeypatch):
 
 
 def test_options_of_modes():
-    args = options.shared("mnist", "", batch=256, every=1, length="").parse_args([])
+    args = mnist.parser().parse_args([])
     args.network, args.depth, args.layers = "mlp", 3, None
     args.unlock, args.update_probability = "update", 1.0
-    shallow = {mode: mnist.recipe(args, mode) for mode in MODES}
+    shallow = {mode: mnist.configuration(args, mode) for mode in MODES}
     args.depth = 6
-    deep = {mode: mnist.recipe(args, mode) for mode in MODES}
+    deep = {mode: mnist.configuration(args, mode) for mode in MODES}
     assert shallow["bp"].lr == deep["bp"].lr == 3e-4
     assert deep["cdni"].lr < shallow["cdni"].lr
     args.update_probability = 0.1
-    sparse = {mode: mnist.recipe(args, mode) for mode in MODES}
+    sparse = {mode: mnist.configuration(args, mode) for mode in MODES}
     assert sparse["cdni"].lr > shallow["cdni"].lr
-    assert sparse["cdni"].options["update_probability"] == 0.1
+    assert sparse["cdni"].dni_arguments["update_probability"] == 0.1
     assert sparse["bp"] == shallow["bp"]
     args.lr = 0.5
-    assert {mnist.recipe(args, mode).lr for mode in MODES} == {0.5}
+    assert {mnist.configuration(args, mode).lr for mode in MODES} == {0.5}
 
 
 @needs_data
@@ -226,7 +225,7 @@ def test_options_of_modes():
 def test_mnist(network, tmp_path, capsys):
     argv = ["--network", network, "--steps", 100, "--hidden", 64, "--mode", "bp,cdni,local"]
     assert run(mnist, *argv, "--batch", 32, "--lr", 1e-3, "--out", tmp_path / "run") == 0
-    rows = (tmp_path / "run" / record.METRICS).read_text().splitlines()
+    rows = (tmp_path / "run" / output_folder.METRICS).read_text().splitlines()
     errors = {row["mode"]: row["test_error"] for row in map(json.loads, rows)}
     assert errors["bp"] < 0.2
     assert errors["local"] < 0.3
@@ -236,11 +235,11 @@ def test_mnist(network, tmp_path, capsys):
 SHIM = """
 import torch
 {before}
-from tasks import vision
+from tasks import torchvision_import
 from torchvision import datasets, models, transforms
 x = models.resnet18(num_classes=3).eval()(torch.randn(1, 3, 32, 32))
 assert x.shape == (1, 3)
-print(sorted(vision.declared))
+print(sorted(torchvision_import.declared))
 """
 
 
@@ -273,7 +272,7 @@ def test_mnist_interfaces(network, tmp_path, capsys):
     for mode in ("dni", "cdni", "full"):
         assert f"\n{mode} by hand " in told
         assert f"\n{mode} wrapped " in told
-    rows = [json.loads(row) for row in (out / record.METRICS).read_text().splitlines()]
+    rows = [json.loads(row) for row in (out / output_folder.METRICS).read_text().splitlines()]
     errors = {row["label"]: row["test_error"] for row in rows}
     assert errors["bp"] < 0.3
     assert abs(errors["cdni by hand"] - errors["cdni wrapped"]) < 0.2
@@ -285,5 +284,5 @@ def test_mnist_interfaces(network, tmp_path, capsys):
 def test_mnist_unlocked_and_sparse(argv, tmp_path):
     common = ["--hidden", 32, "--batch", 32, "--steps", 120, "--mode", "cdni", "--layers", "6"]
     assert run(mnist, *common, *argv, "--lr", 1e-3, "--out", tmp_path / "run") == 0
-    rows = (tmp_path / "run" / record.METRICS).read_text().splitlines()
+    rows = (tmp_path / "run" / output_folder.METRICS).read_text().splitlines()
     assert json.loads(rows[-1])["test_error"] < 0.6

@@ -52,19 +52,19 @@ def test_equal_time(capsys):
 
 
 def test_curricula_grow_when_the_error_is_small():
-    run_ = episodes.Run("bptt", 1, recall_task.RecallTask(args()), args(lr=1e-2, hidden=16))
+    run_ = episodes.EpisodeRun("bptt", 1, recall_task.RecallTask(args()), args(lr=1e-2, hidden=16))
     for _ in range(1500):
         run_.update()
     assert run_.difficulty > 2
     assert [difficulty for _, _, difficulty in run_.history] == [*range(1, run_.difficulty + 1)]
-    assert run_.row()["solved"] == run_.difficulty - 1
+    assert run_.result()["solved"] == run_.difficulty - 1
 
 
 def test_recall_data():
     episode = recall_task.RecallTask(args()).sample(5, 9, torch.Generator().manual_seed(0))
     assert episode.input.shape == (7, 9, 3)
     assert torch.equal(episode.target[-1, :, 0] > 0, episode.input[0, :, 0] > 0)
-    assert episode.due.tolist() == [0] * 6 + [1]
+    assert episode.mask.tolist() == [0] * 6 + [1]
     assert episode.input[:, 0, 1].tolist() == [1] + [0] * 6
     assert episode.input[:, 0, 2].tolist() == [0] * 6 + [1]
     assert episode.input[:-1, :, 0].abs().min() == 1
@@ -75,7 +75,7 @@ def test_copy_and_repeat_data():
     episode = copy_task.CopyEpisodes(args()).sample(4, 9, torch.Generator().manual_seed(0))
     assert episode.input.shape == (9, 9, 4)
     assert torch.equal(episode.target[5:], episode.input[:4, :, :3])
-    assert episode.due.tolist() == [0] * 5 + [1] * 4
+    assert episode.mask.tolist() == [0] * 5 + [1] * 4
     task, random = repeat_copy_task.RepeatCopyTask(args()), torch.Generator().manual_seed(0)
     seen = set()
     for _ in range(20):
@@ -88,18 +88,18 @@ def test_copy_and_repeat_data():
             assert torch.equal(episode.target[part, :, :3], episode.input[:2, :, :3])
         assert episode.target[-1, :, 3].all()
         assert not episode.target[:-1, :, 3].any()
-        assert episode.due.sum() == 2 * times + 1
+        assert episode.mask.sum() == 2 * times + 1
     assert seen == {1, 2, 3}
 
 
 def test_windows_meet_all_steps_alike_and_cover_each_episode_once():
     task = copy_task.CopyEpisodes(args())
-    run_ = episodes.Run("bptt", 1, task, args(window=3))
+    run_ = episodes.EpisodeRun("bptt", 1, task, args(window=3))
     run_.difficulty = 5
     starts = []
     for _ in range(200):
         run_.update()
-        starts.append(run_._place if run_._episode is not None else 11)
+        starts.append(run_._position if run_._episode is not None else 11)
     firsts = {b for a, b in zip([11, *starts], starts, strict=False) if a == 11}
     assert firsts == {1, 2, 3}
     for a, b in itertools.pairwise(starts):
@@ -108,14 +108,14 @@ def test_windows_meet_all_steps_alike_and_cover_each_episode_once():
 
 def test_the_context_is_what_the_next_window_is_asked():
     task = copy_task.CopyEpisodes(args())
-    run_ = episodes.Run("cdni", 1, task, args(window=2))
+    run_ = episodes.EpisodeRun("cdni", 1, task, args(window=2))
     run_.difficulty = 3
-    run_._begin()
-    context = run_._context(3).view(4, 2, 4)  # three bits, and whether they are due
+    run_._start_episode()
+    context = run_._next_targets(3).view(4, 2, 4)  # three bits, and whether they are due
     assert not context[:, 0].any()
     assert torch.equal(context[:, 1, :3], run_._episode.target[4])
     assert context[:, 1, 3].all()
-    assert not run_._context(7).any()
+    assert not run_._next_targets(7).any()
 
 
 def test_bad_options(capsys):
