@@ -1,1 +1,1 @@
-"""Measurements against plain backpropagation and against loops written by hand."""
+"""Measurements of step time, memory and accuracy, compared with plain backpropagation."""

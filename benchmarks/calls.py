@@ -1,4 +1,4 @@
-"""Operators called in a step; on a GPU also kernels launched, and waits for the device."""
+"""Operators called in a training step; on a GPU also kernel launches and synchronizations."""
 
 from __future__ import annotations
 
@@ -10,16 +10,18 @@ import torch
 from torch.profiler import profile, ProfilerActivity
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from . import deep, measure
+from .deep_networks import mlp
+from .report import markdown_table
+from .training_methods import METHODS, set_up_training
 
-_STEPS = 8  # figures for stats() are taken in one of eight
+_STEPS = 8  # DNI computes the figures of stats() in one step of eight
 
 
-class Calls(TorchDispatchMode):
-    """While active, counts operators.
+class OperatorCounter(TorchDispatchMode):
+    """While active, counts the operators that PyTorch calls.
 
     Attributes:
-        count: So far.
+        count: Their number so far.
     """
 
     def __init__(self) -> None:
@@ -32,44 +34,49 @@ class Calls(TorchDispatchMode):
 
 
 def run(device: str, depth: int = 32, width: int = 512) -> tuple[str, list[dict[str, Any]]]:
-    """All ways on an MLP, as a table and as figures; means of eight steps."""
-    kind = deep.mlp(width, 256, 64)
+    """Count for all methods on an MLP.
+
+    Returns:
+        A table and its figures: means over eight steps.
+    """
+    network_type = mlp(width, 256, 64)
     figures: list[dict[str, Any]] = []
-    for way in deep.WAYS:
-        step = deep.contestant(kind, depth, way, device).step
-        for _ in range(_STEPS):  # all are measured at first
+    for method in METHODS:
+        step = set_up_training(network_type, depth, method, device).step
+        for _ in range(_STEPS):  # DNI computes more in its first steps
             step()
-        found: dict[str, Any] = {"way": way, "operators": _operators(step)}
+        row: dict[str, Any] = {"method": method, "operators": _count_operators(step)}
         if device != "cpu":
-            found.update(launches=_launches(step), waits=_waits(step))
-        figures.append(found)
-    rows = [[str(value) for value in figure.values()] for figure in figures]
-    return measure.table([*figures[0]], rows), figures
+            row["kernel launches"] = _count_launches(step)
+            row["synchronizations"] = _count_synchronizations(step)
+        figures.append(row)
+    rows = [[str(value) for value in row.values()] for row in figures]
+    return markdown_table([*figures[0]], rows), figures
 
 
-def _operators(step: Callable[[], None]) -> float:
-    with Calls() as calls:
+def _count_operators(step: Callable[[], None]) -> float:
+    with OperatorCounter() as counter:
         for _ in range(_STEPS):
             step()
-    return calls.count / _STEPS
+    return counter.count / _STEPS
 
 
-def _launches(step: Callable[[], None]) -> float:
-    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as found:
+def _count_launches(step: Callable[[], None]) -> float:
+    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiler:
         for _ in range(_STEPS):
             step()
-    events = found.events() or []
+    events = profiler.events() or []
     return sum("LaunchKernel" in event.name for event in events) / _STEPS
 
 
-def _waits(step: Callable[[], None]) -> float:
-    before = torch.cuda.get_sync_debug_mode()
+def _count_synchronizations(step: Callable[[], None]) -> float:
+    previous_mode = torch.cuda.get_sync_debug_mode()
     torch.cuda.set_sync_debug_mode("warn")
     try:
-        with warnings.catch_warnings(record=True) as told:
+        with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             for _ in range(_STEPS):
                 step()
     finally:
-        torch.cuda.set_sync_debug_mode(before)
-    return sum("synchroniz" in str(one.message) for one in told) / _STEPS
+        torch.cuda.set_sync_debug_mode(previous_mode)
+    return sum("synchroniz" in str(warning.message) for warning in caught) / _STEPS

@@ -1,163 +1,195 @@
-"""Eager learning written out by hand: the kernels it takes and nothing around them.
+"""A hand-written training loop with eager synthetic gradients, for one type of network.
 
-The arithmetic of ``DNI(network, layers="blocks.*", eager=True)`` with its default synthesizers, for
-one kind of network; the tests compare the parameters of both. No step with these kernels can take
-less time.
+It does the same arithmetic as ``DNI(network, layers="blocks.*", eager=True)`` with the default
+synthesizers; the tests compare the parameters of both. It calls the necessary kernels and little
+else, so its step time is a lower bound for a step with these kernels.
 """
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import nn, Tensor
 from torch.nn import functional as F
+from torch.optim import Optimizer
 
 from pytorch_dni import DNI
-from pytorch_dni.synthesizers._mlp import MLP
 
-from .deep import Deep, Kind, Step
+from .deep_networks import CLASSES, DeepNetwork, NetworkType
+from .hand_written import copy_synthesizer, DECAY, Synthesizer, synthesizer_adam
+from .training_methods import Step
 
-DECAY, EPS = 0.99, 1e-5
 _relu_backward = torch.ops.aten.threshold_backward.default
 _batch_norm_backward = torch.ops.aten.native_batch_norm_backward.default
 
 
 class _Prediction(NamedTuple):
-    """What a synthesizer learns from: its own activations, and what it gave."""
+    """A synthetic gradient, and what the backward pass of its synthesizer needs.
 
-    trigger: Tensor
-    summed: Tensor
-    mean: Tensor
-    inverse: Tensor
-    hidden: Tensor
-    gradient: Tensor
-    unit: float
-
-
-class Synthesizer:
-    """Linear, batch norm, ReLU, linear, and the running size of the true gradient.
-
-    Args:
-        layers: Gives the parameters.
+    Attributes:
+        trigger: Input of the synthesizer, ``(batch, inputs)``.
+        first_output: Output of its first layer, ``(batch, hidden)``.
+        mean: Mean of that over the batch.
+        inverse_std: Inverse standard deviation of that over the batch.
+        hidden: Output of the ReLU, ``(batch, hidden)``.
+        gradient: The synthetic gradient, ``(batch, outputs)``.
+        scale: Factor from the output of the last layer to the synthetic gradient.
     """
 
-    def __init__(self, layers: MLP) -> None:
-        self.first, self.last, self.bias = layers.first.weight, layers.last.weight, layers.last.bias
-        self.gain, self.shift = layers.gains[0], layers.shifts[0]
-        self._mean_square, self._count = 0.0, 0
+    trigger: Tensor
+    first_output: Tensor
+    mean: Tensor
+    inverse_std: Tensor
+    hidden: Tensor
+    gradient: Tensor
+    scale: float
+
+
+class _EagerSynthesizer:
+    """A synthesizer whose forward and backward passes run without autograd.
+
+    Args:
+        layers: Its layers, whose parameters it uses.
+    """
+
+    def __init__(self, layers: Synthesizer) -> None:
+        self._first, self._last, self._bias = (
+            layers.first.weight,
+            layers.last.weight,
+            layers.last.bias,
+        )
+        self._gain, self._shift, self._eps = layers.norm.weight, layers.norm.bias, layers.norm.eps
+        self._mean_square, self._steps = 0.0, 0
 
     @property
-    def _unit(self) -> float:
+    def _scale(self) -> float:
+        """The running root mean square of the true gradient."""
         return float((self._mean_square + 1e-37) ** 0.5)
 
     def predict(self, trigger: Tensor) -> _Prediction:
-        """The synthetic gradient."""
-        summed = F.linear(trigger, self.first)
-        normed, mean, inverse = torch.native_batch_norm(
-            summed, self.gain, self.shift, None, None, True, 0.0, EPS
+        """Predict the gradient of an activation."""
+        first_output = F.linear(trigger, self._first)
+        normalised, mean, inverse_std = torch.native_batch_norm(
+            first_output, self._gain, self._shift, None, None, True, 0.0, self._eps
         )
-        hidden, unit = normed.relu(), self._unit
-        gradient = torch.addmm(self.bias, hidden, self.last.t(), beta=unit, alpha=unit)
-        return _Prediction(trigger, summed, mean, inverse, hidden, gradient, unit)
+        hidden, scale = normalised.relu(), self._scale
+        gradient = torch.addmm(self._bias, hidden, self._last.t(), beta=scale, alpha=scale)
+        return _Prediction(trigger, first_output, mean, inverse_std, hidden, gradient, scale)
 
-    def learn(self, made: _Prediction, true: Tensor) -> None:
-        """From the true gradient."""
-        flat = true.reshape(-1)
-        self._count += 1
-        weight = (1 - DECAY) / (1 - DECAY**self._count)
+    def learn(self, prediction: _Prediction, true_gradient: Tensor) -> None:
+        """Compute the gradients of the parameters from the error of a prediction.
+
+        The loss is the mean squared error, in units of the running root mean square.
+        """
+        flat = true_gradient.reshape(-1)
+        self._steps += 1
+        weight = (1 - DECAY) / (1 - DECAY**self._steps)
         self._mean_square += weight * (torch.dot(flat, flat).item() / len(flat) - self._mean_square)
-        error = torch.sub(made.gradient, true, alpha=made.unit / self._unit)
-        error.mul_(2 / (len(flat) * made.unit))
-        self.last.grad, self.bias.grad = error.t().mm(made.hidden), error.sum(0)
-        delta = _relu_backward(error.mm(self.last), made.hidden, 0)
-        delta, self.gain.grad, self.shift.grad = _batch_norm_backward(
-            delta,
-            made.summed,
-            self.gain,
+        error = torch.sub(prediction.gradient, true_gradient, alpha=prediction.scale / self._scale)
+        error.mul_(2 / (len(flat) * prediction.scale))
+        self._last.grad, self._bias.grad = error.t().mm(prediction.hidden), error.sum(0)
+        grad = _relu_backward(error.mm(self._last), prediction.hidden, 0)
+        grad, self._gain.grad, self._shift.grad = _batch_norm_backward(
+            grad,
+            prediction.first_output,
+            self._gain,
             None,
             None,
-            made.mean,
-            made.inverse,
+            prediction.mean,
+            prediction.inverse_std,
             True,
-            EPS,
+            self._eps,
             [True] * 3,
         )
-        self.first.grad = delta.t().mm(made.trigger)
+        self._first.grad = grad.t().mm(prediction.trigger)
 
 
-class EagerByHand:
-    """Trains a network of blocks, with a cut behind each.
+class EagerHandWrittenLoop:
+    """Trains a network of blocks with a cut behind each block.
 
     Args:
         network: The network.
-        synthesizers: Behind each block.
-        opt: The network's optimizer.
-        synthesizer_opt: The synthesizers'.
+        synthesizers: One behind each block.
+        optimizer: Optimizer of the network.
     """
 
     def __init__(
-        self,
-        network: Deep,
-        synthesizers: list[Synthesizer],
-        opt: torch.optim.Optimizer,
-        synthesizer_opt: torch.optim.Optimizer,
+        self, network: DeepNetwork, synthesizers: Sequence[Synthesizer], optimizer: Optimizer
     ) -> None:
-        self._head, self._synthesizers = network.head, synthesizers
-        self._opt, self._synthesizer_opt = opt, synthesizer_opt
+        self._head = network.head
+        self._synthesizers = [_EagerSynthesizer(layers) for layers in synthesizers]
+        self._optimizer = optimizer
+        self._synthesizer_optimizer = synthesizer_adam(synthesizers)
         first, *others = network.blocks
         self._parts = [nn.Sequential(network.stem, first), *others]
         self._parameters = [[*part.parameters()] for part in self._parts]
 
     def step(self, x: Tensor, y: Tensor) -> None:
-        """One step of training."""
-        self._opt.zero_grad()
-        before: tuple[Synthesizer, _Prediction] | None = None
+        """Take one training step on inputs and labels."""
+        self._optimizer.zero_grad()
+        previous: tuple[_EagerSynthesizer, _Prediction] | None = None
         for part, parameters, synthesizer in zip(
             self._parts, self._parameters, self._synthesizers, strict=True
         ):
             output = part(x)
             with torch.no_grad():
-                made = synthesizer.predict(output.detach())
-            self._part([output], [made.gradient], parameters, x, before)
-            before, x = (synthesizer, made), output.detach().requires_grad_()
+                prediction = synthesizer.predict(output.detach())
+            self._backward(output, prediction.gradient, parameters, x, previous)
+            previous, x = (synthesizer, prediction), output.detach().requires_grad_()
         loss = F.cross_entropy(self._head(x), y)
-        self._part([loss], None, [*self._head.parameters()], x, before)
-        self._opt.step()
-        self._synthesizer_opt.step()
+        self._backward(loss, None, [*self._head.parameters()], x, previous)
+        self._optimizer.step()
+        self._synthesizer_optimizer.step()
 
     @staticmethod
-    def _part(
-        outputs: list[Tensor],
-        gradients: list[Tensor] | None,
+    def _backward(
+        output: Tensor,
+        output_gradient: Tensor | None,
         parameters: list[nn.Parameter],
         x: Tensor,
-        before: tuple[Synthesizer, _Prediction] | None,
+        previous: tuple[_EagerSynthesizer, _Prediction] | None,
     ) -> None:
-        inputs = [*parameters] if before is None else [*parameters, x]
-        grads = torch.autograd.grad(outputs, inputs, gradients)
-        for parameter, grad in zip(parameters, grads[: len(parameters)], strict=True):
-            parameter.grad = grad
-        if before is not None:
+        """Run the backward pass of one part.
+
+        Args:
+            output: Output of the part, or the loss.
+            output_gradient: Its gradient; None for the loss.
+            parameters: Parameters of the part.
+            x: Input of the part.
+            previous: Synthesizer behind the previous part, and its prediction of the gradient of
+                ``x``; None for the first part.
+        """
+        inputs = [*parameters] if previous is None else [*parameters, x]
+        gradients = torch.autograd.grad([output], inputs, output_gradient)
+        for parameter, gradient in zip(parameters, gradients[: len(parameters)], strict=True):
+            parameter.grad = gradient
+        if previous is not None:
+            synthesizer, prediction = previous
             with torch.no_grad():
-                before[0].learn(before[1], grads[-1])
+                synthesizer.learn(prediction, gradients[-1])
 
 
-def by_hand(network: Deep, wrapped: DNI, opt: torch.optim.Optimizer) -> EagerByHand:
-    """The hand-written loop for a network, beginning with the wrapper's synthesizers."""
-    layers = [copy.deepcopy(i.synthesizer.layers) for i in wrapped.interfaces.values()]
-    parameters = [parameter for perceptron in layers for parameter in perceptron.parameters()]
-    adam = torch.optim.Adam(parameters, lr=1e-2, betas=(0.5, 0.99), fused=True)
-    return EagerByHand(network, [Synthesizer(perceptron) for perceptron in layers], opt, adam)
+def by_hand(network: DeepNetwork, wrapped: DNI, optimizer: Optimizer) -> EagerHandWrittenLoop:
+    """Return the loop for a network; its synthesizers start as copies of those of ``wrapped``."""
+    synthesizers = [copy_synthesizer(i.synthesizer) for i in wrapped.interfaces.values()]
+    return EagerHandWrittenLoop(network, synthesizers, optimizer)
 
 
-def step(kind: Kind, depth: int) -> Step:
-    """A step of training on random data."""
+def training_step(network_type: NetworkType, depth: int) -> Step:
+    """Return a training step on random data for a network of ``depth`` blocks."""
     torch.manual_seed(0)
-    network = kind.build(depth)
-    x, y = torch.randn(kind.input), torch.randint(10, (kind.input[0],))
-    options = {"layers": "blocks.*", "hidden_size": kind.hidden, "example_input": x}
-    wrapped = DNI(copy.deepcopy(network), eager=True, **options)
-    hand = by_hand(network, wrapped, torch.optim.SGD(network.parameters(), lr=1e-3))
-    return lambda: hand.step(x, y)
+    network = network_type.build(depth)
+    x = torch.randn(network_type.input_shape)
+    y = torch.randint(CLASSES, (network_type.input_shape[0],))
+    wrapped = DNI(
+        copy.deepcopy(network),
+        layers="blocks.*",
+        eager=True,
+        hidden_size=network_type.synthesizer_width,
+        example_input=x,
+    )
+    loop = by_hand(network, wrapped, torch.optim.SGD(network.parameters(), lr=1e-3))
+    return lambda: loop.step(x, y)

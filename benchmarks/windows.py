@@ -1,112 +1,149 @@
-"""Windows of a recurrent net: what synthetic gradients of the future are worth.
+"""Study of windows of a recurrent network: synthetic gradients and truncated backpropagation.
 
-Truncated backpropagation, on windows and on windows four times as long, against synthetic
-gradients: the largest length solved (of text, bits for each character) after equal updates, and in
-equal time. Every mode is run at each learning rate, and told at its best one. The study of the
-docs: ``python -m benchmarks.windows --task copy --lr 3e-3,1e-2 --json FILE``, and likewise for the
-other tasks; ``--read FILE ... --plot FILE`` makes table and picture of what was found.
+Each mode is trained on windows of each length at each learning rate, and the table shows its best
+learning rate. The result is the largest length solved, or for a text the bits per character, after
+equal numbers of updates and in equal time. The documented study of one task is "python -m
+benchmarks.windows --task copy --lr 3e-3,1e-2 --json FILE"; "--read FILE ... --plot FILE" makes
+table and plot from files of several tasks.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from tasks import (
-    char_language_model,
-    copy_task,
-    episodes,
-    language_runs,
-    options,
-    recall_task,
-    record,
-    repeat_copy_task,
-    truncated,
-)
+from tasks import char_language_model, copy_task, files, options, recall_task, repeat_copy_task
+from tasks.episodes import EpisodeRun, EpisodeTask, MODES
+from tasks.language_runs import LanguageRun, PennTreebank
 
-from . import window_figures
+from . import window_results
+
+
+class _StudiedTask(NamedTuple):
+    """A task on episodes.
+
+    Attributes:
+        parser: Returns the parser of its options.
+        make: Makes the task from the options.
+    """
+
+    parser: Callable[[], options.Parser]
+    make: Callable[[argparse.Namespace], EpisodeTask]
+
 
 _TASKS = {
-    "copy": ("copy_task", copy_task.CopyEpisodes, {"bits": 4}),
-    "repeat_copy": ("repeat_copy_task", repeat_copy_task.RepeatCopyTask, {"bits": 4, "repeats": 3}),
-    "recall": ("recall_task", recall_task.RecallTask, {"start": 1}),
+    "copy": _StudiedTask(copy_task.window_parser, copy_task.CopyEpisodes),
+    "repeat_copy": _StudiedTask(repeat_copy_task.window_parser, repeat_copy_task.RepeatCopyTask),
+    "recall": _StudiedTask(recall_task.window_parser, recall_task.RecallTask),
 }
 _TEXT = "characters"
-_MODES = ("bptt", "bptt4", "dni")
+_DEFAULT_MODES = ["bptt", "bptt4", "dni"]
 _EVALUATIONS = 10
-
-
-def _numbers(text: str) -> list[int]:
-    return [options.number(int, 1)(part) for part in text.split(",")]
-
-
-def _rates(text: str) -> list[float]:
-    return [options.number(float, 0, above=True)(part) for part in text.split(",")]
 
 
 def study(
     task: str, window: int, modes: Sequence[str], lr: float, args: argparse.Namespace
 ) -> list[dict[str, Any]]:
-    """All modes and seeds in turns: each meets the same noise of the machine."""
-    head = {"task": task, "window": window, "lr": lr}
+    """Train all modes and seeds, and return the figures of each run."""
+    given = [f"--window={window}", f"--lr={lr!r}"]
+    if args.hidden is not None:
+        given.append(f"--hidden={args.hidden}")
     if task == _TEXT:
-        return [{**head, **row} for row in _text(window, modes, lr, args)]
-    name, kind, extra = _TASKS[task]
-    given = truncated.parser(name, "").parse_args([])
-    same = {key: getattr(args, key) for key in ("forget_bias", "hidden") if getattr(args, key)}
-    vars(given).update(extra, window=window, lr=lr, **same)
-    rows = []
+        results = _study_text(given, modes, args)
+    else:
+        if args.forget_bias is not None:
+            given.append(f"--forget-bias={args.forget_bias!r}")
+        results = _study_episodes(_TASKS[task], given, modes, args)
+    return [{"task": task, "window": window, "lr": lr, **row} for row in results]
+
+
+def _study_episodes(
+    task: _StudiedTask, given: list[str], modes: Sequence[str], args: argparse.Namespace
+) -> list[dict[str, Any]]:
+    task_args = task.parser().parse_args(given)
+    results = []
     for seed in range(1, args.seeds + 1):
-        runs = [episodes.Run(mode, seed, kind(given), given) for mode in modes]
+        runs = [EpisodeRun(mode, seed, task.make(task_args), task_args) for mode in modes]
+        for _ in range(args.updates):
+            # In turn, so that changes in the speed of the machine affect all modes alike.
+            for run in runs:
+                run.update()
+        results += [run.result() for run in runs]
+    return results
+
+
+def _study_text(
+    given: list[str], modes: Sequence[str], args: argparse.Namespace
+) -> list[dict[str, Any]]:
+    task_args = char_language_model.window_parser().parse_args(given)
+    text = PennTreebank(task_args.data, list)
+    evaluate_every = max(args.updates // _EVALUATIONS, 1)
+    results = []
+    for seed in range(1, args.seeds + 1):
+        runs = [LanguageRun(mode, seed, text, task_args) for mode in modes]
         for _ in range(args.updates):
             for run in runs:
                 run.update()
-        rows += [{**head, **run.row()} for run in runs]
-    return rows
-
-
-def _text(
-    window: int, modes: Sequence[str], lr: float, args: argparse.Namespace
-) -> list[dict[str, Any]]:
-    given = char_language_model.parser().parse_args([])
-    vars(given).update(window=window, lr=lr, device=options.default_device())
-    if args.hidden:
-        given.hidden = args.hidden
-    text = language_runs.Text(given.data, list)
-    rows = []
-    for seed in range(1, args.seeds + 1):
-        runs = [language_runs.Run(mode, seed, text, given) for mode in modes]
-        for i in range(args.updates):
-            for run in runs:
-                run.update()
-                if (i + 1) % max(args.updates // _EVALUATIONS, 1) == 0:
+                if run.updates % evaluate_every == 0:
                     run.evaluate()
-        rows += [run.row() for run in runs]
-    return rows
+        results += [run.result() for run in runs]
+    return results
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.windows", description=__doc__)
+def _parser() -> options.Parser:
+    parser = options.Parser(prog="python -m benchmarks.windows", description=__doc__)
     add = parser.add_argument
-    tasks = [*_TASKS, *([_TEXT] if os.environ.get("DNI_DATA") else [])]
-    add("--task", type=options.several(tasks), default=[*_TASKS], metavar="TASK,...",
-        help=f"of {', '.join(tasks)}; characters needs DNI_DATA")  # fmt: skip
-    add("--window", type=_numbers, default=[2, 3, 5, 8], metavar="T,...")
-    add("--mode", type=options.several(episodes.MODES), default=[*_MODES], metavar="MODE,...")
-    add("--seeds", type=options.number(int, 1), default=10)
-    add("--updates", type=options.number(int, 1), default=6000)
-    add("--lr", type=_rates, default=[3e-3], metavar="RATE,...")
-    add("--forget-bias", type=float, help="default: the task's")
-    add("--hidden", type=options.number(int, 1), help="default: the task's")
-    add("--json", type=Path, metavar="FILE", help="write what was found there")
-    add("--read", type=Path, nargs="+", default=[], metavar="FILE", help="take it from there")
-    add("--plot", type=Path, metavar="FILE", help="draw it there")
-    args = parser.parse_args(argv)
+    tasks = [*_TASKS, *([_TEXT] if options.data_folder() else [])]
+    add(
+        "--task",
+        type=options.names(tasks),
+        default=[*_TASKS],
+        metavar="TASK,...",
+        help=f"tasks, of {', '.join(tasks)} (default: {','.join(_TASKS)}); "
+        f"{_TEXT} needs the environment variable DNI_DATA",
+    )
+    add(
+        "--window",
+        type=options.numbers(int, 1),
+        default=[2, 3, 5, 8],
+        metavar="T,...",
+        help="steps of a window (default: 2,3,5,8)",
+    )
+    parser.add_modes(MODES, _DEFAULT_MODES)
+    parser.add_integer("--seeds", 10, "number of seeds")
+    parser.add_integer("--updates", 6000, "windows to train on")
+    add(
+        "--lr",
+        type=options.numbers(float, 0, exclusive=True),
+        default=[3e-3],
+        metavar="RATE,...",
+        help="learning rates of the network (default: 3e-3)",
+    )
+    add("--forget-bias", type=float, help="initial bias of the forget gate (default: the task's)")
+    parser.add_integer("--hidden", None, "width of the recurrent layer (default: the task's)")
+    _add_file_options(parser)
+    return parser
+
+
+def _add_file_options(parser: options.Parser) -> None:
+    add = parser.add_argument
+    add("--json", type=Path, metavar="FILE", help="write the figures of all runs to FILE")
+    add(
+        "--read",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="read the figures of earlier studies from files; do not train",
+    )
+    add("--plot", type=Path, metavar="FILE", help="write the plot to FILE")
+
+
+def _run(args: argparse.Namespace) -> None:
     rows: list[dict[str, Any]] = []
     for file in args.read:
         rows += json.loads(file.read_text())
@@ -115,11 +152,17 @@ def main(argv: Sequence[str] | None = None) -> None:
             for lr in args.lr:
                 rows += study(task, window, args.mode, lr, args)
                 if args.json is not None:
-                    record.replace(args.json, (json.dumps(rows) + "\n").encode())
-    print(window_figures.table(rows))
+                    files.write_atomically(args.json, (json.dumps(rows) + "\n").encode())
+    print(window_results.table(rows))
     if args.plot is not None:
-        record.replace(args.plot, window_figures.picture(rows))
+        files.write_atomically(args.plot, window_results.plot(rows))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the study and return its exit status."""
+    parser = _parser()
+    return options.run_program(parser, lambda: _run(parser.parse_args(argv)))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,4 +1,4 @@
-"""Programs that train with and without synthetic gradients, side by side.
+"""Programs that train a network with and without synthetic gradients and compare the results.
 
-Each runs as ``python -m tasks.NAME``; ``--help`` lists its options.
+Each program runs as ``python -m tasks.NAME``; ``--help`` lists its options.
 """

@@ -1,4 +1,4 @@
-"""Adding: a sequence of one-hot digits, to be summed."""
+"""Adding task: predict the sum of a sequence of one-hot digits."""
 
 from __future__ import annotations
 
@@ -7,47 +7,36 @@ import sys
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
-from . import options, sequences, training
-from .modes import Recipe
-from .task import Batch
+from . import sequences
 
 
-class AddingTask(sequences.LabelTask):
-    """The label is the sum, answered with the last digit."""
+class AddingTask(sequences.DigitTask):
+    """The label is the sum of the digits."""
 
     def __init__(self, args: argparse.Namespace) -> None:
         super().__init__(args, args.length * (args.digits - 1) + 1)
-        self._digits, self._length = args.digits, args.length
-        self.input_size = args.digits
-        # Guessing is best at the commonest sum.
-        counts = torch.ones(1, dtype=torch.float64)
+        # The best constant answer is the most probable sum. Convolutions with the distribution of
+        # one digit give the distribution of the sum.
+        distribution = torch.ones(1, dtype=torch.float64)
+        digit = torch.full((1, 1, args.digits), 1 / args.digits, dtype=torch.float64)
         for _ in range(args.length):
-            counts = F.conv1d(
-                counts.view(1, 1, -1),
-                torch.full((1, 1, args.digits), 1 / args.digits, dtype=torch.float64),
-                padding=args.digits - 1,
+            distribution = F.conv1d(
+                distribution.view(1, 1, -1), digit, padding=args.digits - 1
             ).flatten()
-        self.chance = 1 - counts.max().item()
+        self.chance_error = 1 - distribution.max().item()
 
-    def sample(self, count: int, random: torch.Generator) -> Batch:
-        """Digits below ``--digits``, and their sum."""
-        digits = torch.randint(self._digits, (count, self._length), generator=random)
-        total = digits.sum(1)
-        return self.labelled(F.one_hot(digits, self._digits).float(), total)
-
-
-def _make(args: argparse.Namespace) -> tuple[AddingTask, list[Recipe]]:
-    return AddingTask(args), sequences.recipes(args)
+    def label(self, digits: Tensor) -> Tensor:
+        """Compute the sums ``(count,)`` of digits ``(count, length)``."""
+        return digits.sum(1)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command line."""
-    parser = sequences.parser("adding_task", __doc__, steps=3000, length=3)
-    parser.add_argument("--digits", type=options.number(int, 2), default=10,
-        help="number of digits to draw from (default: %(default)s)")  # fmt: skip
-    return training.main(parser, _make, argv)
+    """Run the program and return its exit status."""
+    parser = sequences.digit_parser("adding_task", __doc__, steps=3000, length=3)
+    return sequences.run(parser, AddingTask, argv)
 
 
 if __name__ == "__main__":

@@ -1,21 +1,21 @@
-"""A character language model on the Penn Treebank, learned on windows of T characters."""
+"""A character language model on the Penn Treebank, trained on windows of T characters."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
 
-from . import language, options
+from . import language_training, options
 
 
-def parser() -> options.Parser:
-    """The options."""
-    return language.parser("char_language_model", __doc__ or "", hidden=256)
+def window_parser() -> options.Parser:
+    """Return a parser with the options of this program."""
+    return language_training.language_parser("char_language_model", __doc__, hidden=256)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command line."""
-    return language.main(parser(), list, "", argv)
+    """Run the program and return its exit status."""
+    return language_training.run(window_parser(), list, "", argv)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""Copy: random binary vectors, to be repeated after an end marker.
+"""Copy task: repeat a sequence of random binary vectors after an end marker.
 
-With --window T a recurrent net learns on windows of T steps, and the sequences grow.
+With --window T, a recurrent network is trained on windows of T steps of sequences that get longer.
 """
 
 from __future__ import annotations
@@ -13,32 +13,53 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from . import options, sequences, training, truncated
+from . import episode_training, options, sequences
 from .episodes import Episode, EpisodeTask
-from .modes import Recipe
 from .task import Batch
 
 
-def answer_loss(prediction: Tensor, target: Tensor) -> Tensor:
-    """Binary cross-entropy of the answered bits, the mean over them.
+def copy_episode(vectors: Tensor) -> Episode:
+    """Return the episode that shows vectors and an end marker, and then asks for the vectors.
 
     Args:
-        prediction: Logits, ``(*, bits)``; what stands behind the bits is left out.
-        target: Bits and, last, whether they are to be answered here: ``(*, bits + 1)``.
+        vectors: Bits, ``(length, batch, bits)``.
+
+    Returns:
+        An episode of ``2 * length + 1`` steps. Its input is the bits and a channel for the end
+        marker; while the network answers, it is 0.
     """
-    bits, answered = target[..., :-1], target[..., -1:]
+    length, batch, bits = vectors.shape
+    steps = 2 * length + 1
+    input = torch.zeros(steps, batch, bits + 1)
+    input[:length, :, :bits] = vectors
+    input[length, :, bits] = 1
+    target = torch.zeros(steps, batch, bits)
+    target[length + 1 :] = vectors
+    mask = torch.zeros(steps)
+    mask[length + 1 :] = 1
+    return Episode(input, target, mask)
+
+
+def answer_loss(prediction: Tensor, target: Tensor) -> Tensor:
+    """Compute the binary cross-entropy of the bits that the mask selects, the mean over them.
+
+    Args:
+        prediction: Logits, ``(*, bits)``; further channels are ignored.
+        target: Bits and, last, the mask: ``(*, bits + 1)``.
+    """
+    bits, mask = target[..., :-1], target[..., -1:]
     prediction = prediction[..., : bits.shape[-1]]
-    weight = answered.expand_as(bits)
+    weight = mask.expand_as(bits)
     total = F.binary_cross_entropy_with_logits(prediction, bits, weight, reduction="sum")
     return total / weight.sum().clamp_min(1)
 
 
 class CopyTask(sequences.SequenceTask):
-    """Input: the bits and a channel for the end marker; then nothing, while the answer is due."""
+    """The task on whole sequences of ``--length`` vectors."""
 
-    # At the other positions there is nothing for a local loss to predict.
-    local_params = {"loss": answer_loss}  # noqa: RUF012
-    chance = 0.5
+    # The mask keeps local losses from predicting at positions that ask for no answer.
+    local_loss_params = {"loss": answer_loss}  # noqa: RUF012
+    chance_error = 0.5
 
     def __init__(self, args: argparse.Namespace) -> None:
         super().__init__(args)
@@ -48,69 +69,53 @@ class CopyTask(sequences.SequenceTask):
         self.context_size = args.bits + 1
 
     def sample(self, count: int, random: torch.Generator) -> Batch:
-        """``2 * length + 1`` positions; the target's last channel tells where answers are due."""
-        length, bits = self._length, self._bits
-        vectors = torch.randint(2, (count, length, bits), generator=random).float()
-        input = torch.zeros(count, 2 * length + 1, bits + 1)
-        input[:, :length, :bits] = vectors
-        input[:, length, bits] = 1
-        target = torch.zeros(count, 2 * length + 1, bits + 1)
-        target[:, length + 1 :, :bits] = vectors
-        target[:, length + 1 :, bits] = 1
-        return Batch(input, target, target)
+        """Return sequences; the last channel of their target and context is the mask."""
+        vectors = torch.randint(2, (count, self._length, self._bits), generator=random).float()
+        episode = copy_episode(vectors.transpose(0, 1))
+        mask = episode.mask.view(-1, 1, 1).expand(-1, count, 1)
+        target = torch.cat([episode.target, mask], 2).transpose(0, 1).contiguous()
+        return Batch(episode.input.transpose(0, 1).contiguous(), target, target)
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
-        """Binary cross-entropy of the answer."""
+        """Compute the binary cross-entropy of the answer."""
         return answer_loss(output, target)
 
     def error(self, output: Tensor, batch: Batch) -> Tensor:
-        """The fraction of wrong bits in the answer."""
-        due = batch.target[..., -1] == 1
-        return ((output[due] > 0) != (batch.target[due][:, :-1] > 0)).float().mean()
-
-
-def _make(args: argparse.Namespace) -> tuple[CopyTask, list[Recipe]]:
-    return CopyTask(args), sequences.recipes(args)
+        """Compute the fraction of wrong bits in the answer."""
+        mask = batch.target[..., -1] == 1
+        return ((output[mask] > 0) != (batch.target[mask][:, :-1] > 0)).float().mean()
 
 
 class CopyEpisodes(EpisodeTask):
-    """For windows: the difficulty is the number of vectors."""
+    """The task on windows; the difficulty is the number of vectors."""
 
-    start = 1
+    initial_difficulty = 1
 
     def __init__(self, args: argparse.Namespace) -> None:
         self._bits = args.bits
         self.input_size, self.output_size = args.bits + 1, args.bits
 
     def sample(self, difficulty: int, batch: int, random: torch.Generator) -> Episode:
-        """``2 * difficulty + 1`` steps."""
+        """Return new episodes of ``2 * difficulty + 1`` steps."""
         vectors = torch.randint(2, (difficulty, batch, self._bits), generator=random).float()
-        input = torch.zeros(2 * difficulty + 1, batch, self._bits + 1)
-        input[:difficulty, :, : self._bits] = vectors
-        input[difficulty, :, self._bits] = 1
-        target = torch.zeros(2 * difficulty + 1, batch, self._bits)
-        target[difficulty + 1 :] = vectors
-        due = torch.zeros(2 * difficulty + 1)
-        due[difficulty + 1 :] = 1
-        return Episode(input, target, due)
+        return copy_episode(vectors)
 
 
-def _windows(argv: Sequence[str]) -> int:
-    parser = truncated.parser("copy_task", __doc__)
-    parser.add_argument("--bits", type=options.number(int, 1), default=4,
-        help="width of the vectors (default: %(default)s)")  # fmt: skip
-    return truncated.main(parser, CopyEpisodes, argv)
+def window_parser() -> options.Parser:
+    """Return a parser with the options of training on windows."""
+    parser = episode_training.episode_parser("copy_task", __doc__)
+    parser.add_integer("--bits", 4, "width of the vectors")
+    return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command line."""
+    """Run the program and return its exit status."""
     given = sys.argv[1:] if argv is None else argv
     if any(argument.split("=")[0] == "--window" for argument in given):
-        return _windows(given)
-    parser = sequences.parser("copy_task", __doc__, steps=2000, length=5)
-    parser.add_argument("--bits", type=options.number(int, 1), default=4,
-        help="width of the vectors (default: %(default)s)")  # fmt: skip
-    return training.main(parser, _make, argv)
+        return episode_training.run(window_parser(), CopyEpisodes, given)
+    parser = sequences.sequence_parser("copy_task", __doc__, steps=2000, length=5)
+    parser.add_integer("--bits", 4, "width of the vectors")
+    return sequences.run(parser, CopyTask, argv)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,9 @@
-"""A recurrent net on windows of episodes, one mode and one seed of it.
-
-A curriculum makes episodes longer whenever the error has become small.
-"""
+"""Training of a recurrent network on windows of episodes, which get longer by a curriculum."""
 
 from __future__ import annotations
 
 import argparse
 import math
-import time
 from abc import ABC, abstractmethod
 from typing import Any, NamedTuple
 
@@ -15,20 +11,34 @@ import torch
 from torch import nn, Tensor
 from torch.nn import functional as F
 
-from pytorch_dni import Critic_DNI, DNI, FutureGradient, Linear_DNI, synthesizer_context
+from pytorch_dni import Critic_DNI, FutureGradient, Linear_DNI, synthesizer_context
 
-from .cells import CELLS, detached
-from .task import seed_of
+from .cells import CELLS
+from .plots import HistoryEntry
+from .window_training import WindowRun
 
-#: Truncated backpropagation on windows, on windows four times as long, and through whole
-#: episodes; synthetic gradients; the same with the targets of the next window as context, with
-#: lambda-returns as targets, with eligibility traces (a linear synthesizer), and with the auxiliary
-#: task; and the gradient of a critic's prediction of the loss to come.
-MODES = ("bptt", "bptt4", "full", "dni", "cdni", "returns", "traces", "auxiliary", "critic")
-_DNI = MODES[3:]
-_ENOUGH = 0.15  # bits of error for each bit asked for, under which episodes get longer
-_PATIENCE = 20  # episodes at a length before it may grow
-_DECAY = 0.9
+MODES = {
+    "bptt": "truncated backpropagation through time on windows",
+    "bptt4": "the same on windows four times as long",
+    "full": "backpropagation through whole episodes",
+    "dni": "synthetic gradients of the state at the end of a window",
+    "cdni": "dni with the targets of the next window as context",
+    "returns": "dni with lambda-returns as targets of the synthesizer",
+    "traces": "dni with eligibility traces, for a linear synthesizer",
+    "auxiliary": "dni with the auxiliary task",
+    "critic": "the gradient of a critic's prediction of later losses",
+}
+_MODES_WITHOUT_DNI = ("bptt", "bptt4", "full")
+_MODE_ARGUMENTS: dict[str, dict[str, Any]] = {
+    "critic": {"dni_network": Critic_DNI},
+    "traces": {"dni_network": Linear_DNI, "dni_params": {"num_layers": 0, "norm": None}},
+}
+
+# The curriculum: the difficulty rises when the running mean of the error of at least this many
+# episodes is below this many bits for each requested bit.
+_MIN_EPISODES = 20
+_MAX_ERROR = 0.15
+_ERROR_DECAY = 0.9
 
 
 class Episode(NamedTuple):
@@ -37,37 +47,38 @@ class Episode(NamedTuple):
     Attributes:
         input: ``(length, batch, input_size)``.
         target: Bits, ``(length, batch, output_size)``.
-        due: Steps in which they are asked for, ``(length,)``.
+        mask: 1 at the steps that ask for the target, else 0: ``(length,)``.
     """
 
     input: Tensor
     target: Tensor
-    due: Tensor
+    mask: Tensor
 
 
 class EpisodeTask(ABC):
-    """Makes episodes of a difficulty, which a curriculum raises by one at a time."""
+    """A task that makes episodes of any difficulty; subclasses set the attributes.
+
+    Attributes:
+        input_size: Number of input features at each step.
+        output_size: Number of output bits at each step.
+        initial_difficulty: Difficulty of the first episodes.
+    """
 
     input_size: int
     output_size: int
-    start: int
+    initial_difficulty: int
 
     @abstractmethod
     def sample(self, difficulty: int, batch: int, random: torch.Generator) -> Episode:
-        """Fresh episodes."""
+        """Return new random episodes."""
 
 
-_SYNTHESIZERS: dict[str, dict[str, Any]] = {
-    "critic": {"dni_network": Critic_DNI},
-    "traces": {"dni_network": Linear_DNI, "dni_params": {"num_layers": 0, "norm": None}},
-}
-
-
-class Net(nn.Module):
-    """A recurrent layer and a linear head.
+class EpisodeNetwork(nn.Module):
+    """A recurrent layer and a linear layer.
 
     Shape:
-        ``(time, batch, input_size)`` to ``(time, batch, output_size)`` and the state.
+        Maps ``(time, batch, input_size)`` and a state to ``(time, batch, output_size)`` and the
+        last state.
     """
 
     def __init__(self, task: EpisodeTask, args: argparse.Namespace) -> None:
@@ -75,123 +86,112 @@ class Net(nn.Module):
         self.core = CELLS[args.cell](task.input_size, args.hidden)
         self.head = nn.Linear(args.hidden, task.output_size)
         if args.cell == "lstm":
-            hidden = slice(args.hidden, 2 * args.hidden)
+            forget_gate = slice(args.hidden, 2 * args.hidden)
             with torch.no_grad():
-                self.core.bias_ih_l0[hidden] = args.forget_bias
-                self.core.bias_hh_l0[hidden] = 0.0
+                self.core.bias_ih_l0[forget_gate] = args.forget_bias
+                self.core.bias_hh_l0[forget_gate] = 0.0
 
     def forward(self, input: Tensor, state: Any = None) -> tuple[Tensor, Any]:
-        """Logits at each step, and the last state."""
+        """Return the logits at each step and the last state."""
         output, state = self.core(input, state)
         return self.head(output), state
 
 
-class Run:
-    """One mode, one seed."""
+class EpisodeRun(WindowRun):
+    """Training of one network on episodes, with one mode and one seed.
+
+    The entries of its history are the difficulties and when they were reached.
+
+    Attributes:
+        difficulty: Difficulty of the current episodes.
+        error: Running mean of the error at this difficulty, in bits for each requested bit.
+    """
 
     def __init__(self, mode: str, seed: int, task: EpisodeTask, args: argparse.Namespace) -> None:
-        self.mode, self.seed = mode, seed
-        self.difficulty, self.updates, self.seconds = task.start, 0, 0.0
-        self.history: list[tuple[int, float, int]] = [(0, 0.0, task.start)]
-        self._task, self._args = task, args
-        self._window = {"bptt4": 4 * args.window, "full": 10**9}.get(mode, args.window)
-        torch.manual_seed(seed_of(seed, -1))
-        self._random = torch.Generator().manual_seed(seed_of(seed, 0))
-        bare = Net(task, args)
-        self._optimizer = torch.optim.Adam(bare.parameters(), lr=args.lr)
-        self.net: nn.Module = bare
-        self._looks = args.window * (task.output_size + 1)
-        if mode in _DNI:
-            self.net = DNI(
-                bare,
-                self._optimizer,
-                context_size=self._looks if mode == "cdni" else None,
-                hidden_size=args.synthesizer_hidden,
-                future=FutureGradient(
-                    factor=args.factor,
-                    bound=args.bound,
-                    target=mode if mode in ("returns", "traces") else "bootstrap",
-                    lambda_=args.lambda_,
-                    auxiliary=args.auxiliary if mode == "auxiliary" else 0.0,
-                ),
-                grad_lr=args.grad_lr,
-                **_SYNTHESIZERS.get(mode, {}),
-            )
+        self._task = task
+        self._context_size = args.window * (task.output_size + 1)
+        dni_arguments = None if mode in _MODES_WITHOUT_DNI else self._dni_arguments(mode, args)
+        super().__init__(mode, seed, args, lambda: EpisodeNetwork(task, args), dni_arguments)
+        self.difficulty = task.initial_difficulty
+        self.history.append(HistoryEntry(0, 0.0, self.difficulty))
         self._episode: Episode | None = None
-        self._place, self._state = 0, None
-        self._bits, self._asked = 0.0, 0
-        self.error, self._episodes = 1.0, 0
+        self._episode_bits, self._requested_steps = 0.0, 0
+        self.error, self._finished_episodes = 1.0, 0
 
-    def update(self) -> None:
-        """Learn from one window."""
+    def _dni_arguments(self, mode: str, args: argparse.Namespace) -> dict[str, Any]:
+        future = FutureGradient(
+            factor=args.factor,
+            bound=args.bound,
+            target=mode if mode in ("returns", "traces") else "bootstrap",
+            lambda_=args.lambda_,
+            auxiliary=args.auxiliary if mode == "auxiliary" else 0.0,
+        )
+        context_size = self._context_size if mode == "cdni" else None
+        return {"future": future, "context_size": context_size, **_MODE_ARGUMENTS.get(mode, {})}
+
+    def _next_end(self) -> int:
         if self._episode is None:
-            self._begin()
-        episode = self._episode
-        assert episode is not None
-        length = len(episode.input)
-        # The first window is of random length, so that the ends of windows meet all steps alike.
-        first = int(torch.randint(min(self._window, length), (), generator=self._random)) + 1
-        whole = self._place or self.mode == "full"
-        end = min(self._place + (self._window if whole else first), length)
-        part = slice(self._place, end)
-        start = time.perf_counter()
-        context = self._context(end) if self.mode == "cdni" else None
-        with synthesizer_context(context):
-            output, state = self.net(episode.input[part], self._state)
-        due = episode.due[part]
-        losses = F.binary_cross_entropy_with_logits(output, episode.target[part], reduction="none")
-        # Of each sample; their sum is the mean over the batch.
-        losses = (losses.mean(2) * due.unsqueeze(1)).sum(0) / output.shape[1]
-        loss = losses.sum()
-        if self.mode == "critic":
-            self.net.observe(losses)
-        self._optimizer.zero_grad()
-        loss.backward()
-        if self._args.clip:
-            nn.utils.clip_grad_norm_(self.net.parameters(), self._args.clip)
-        self._optimizer.step()
-        self.seconds += time.perf_counter() - start
-        self.updates += 1
-        self._bits += loss.item() / math.log(2)
-        self._asked += int(due.sum())
-        self._place = end
-        self._state = detached(state)
-        if end == length:
-            self._finish()
+            self._start_episode()
+        assert self._episode is not None
+        length = len(self._episode.input)
+        size = length if self.window is None else min(self.window, length)
+        # The first window of an episode has a random length, so that every step of the episodes is
+        # equally often the last one of a window.
+        random_size = int(torch.randint(size, (), generator=self._random)) + 1
+        if self._position == 0 and self.window is not None:
+            size = random_size
+        return min(self._position + size, length)
 
-    def _begin(self) -> None:
+    def _start_episode(self) -> None:
         self._episode = self._task.sample(self.difficulty, self._args.batch, self._random)
-        self._place, self._state, self._bits, self._asked = 0, None, 0.0, 0
+        self._position, self._state = 0, None
+        self._episode_bits, self._requested_steps = 0.0, 0
 
-    def _context(self, end: int) -> Tensor:
-        """What will be asked for in the next window."""
+    def _forward(self, window: slice) -> tuple[Tensor, Any]:
+        assert self._episode is not None
+        context = self._next_targets(window.stop) if self.mode == "cdni" else None
+        with synthesizer_context(context):
+            output, state = self.model(self._episode.input[window], self._state)
+        target, mask = self._episode.target[window], self._episode.mask[window]
+        bit_losses = F.binary_cross_entropy_with_logits(output, target, reduction="none")
+        # One loss for each sample; the sum of all is the mean over the batch.
+        losses = (bit_losses.mean(2) * mask.unsqueeze(1)).sum(0) / output.shape[1]
+        if self.mode == "critic":
+            self.model.observe(losses)
+        return losses.sum(), state
+
+    def _next_targets(self, start: int) -> Tensor:
+        """Return targets and mask of the window from ``start`` on: ``(batch, context_size)``."""
         assert self._episode is not None
         batch = self._episode.input.shape[1]
-        coming = slice(end, end + self._args.window)
-        due = self._episode.due[coming].view(-1, 1, 1).expand(-1, batch, 1)
-        known = torch.cat([self._episode.target[coming] * due, due], 2)
-        known = F.pad(known, (0, 0, 0, 0, 0, self._args.window - len(known)))
-        return known.transpose(0, 1).flatten(1)
+        window = slice(start, start + self._args.window)
+        mask = self._episode.mask[window].view(-1, 1, 1).expand(-1, batch, 1)
+        targets = torch.cat([self._episode.target[window] * mask, mask], 2)
+        padded = F.pad(targets, (0, 0, 0, 0, 0, self._args.window - len(targets)))
+        return padded.transpose(0, 1).flatten(1)
 
-    def _finish(self) -> None:
+    def _after_update(self, window: slice, loss: Tensor) -> None:
+        assert self._episode is not None
+        self._episode_bits += loss.item() / math.log(2)
+        self._requested_steps += int(self._episode.mask[window].sum())
+        if window.stop == len(self._episode.input):
+            self._finish_episode()
+
+    def _finish_episode(self) -> None:
         self._episode = None
-        self._episodes += 1
-        error = self._bits / max(self._asked, 1)
-        weight = max(1 - _DECAY, 1 / self._episodes)
+        self._finished_episodes += 1
+        error = self._episode_bits / max(self._requested_steps, 1)
+        weight = max(1 - _ERROR_DECAY, 1 / self._finished_episodes)
         self.error += weight * (error - self.error)
-        if self._episodes >= _PATIENCE and self.error < _ENOUGH:
+        if self._finished_episodes >= _MIN_EPISODES and self.error < _MAX_ERROR:
             self.difficulty += 1
-            self.history.append((self.updates, self.seconds, self.difficulty))
-            self.error, self._episodes = 1.0, 0
+            self.history.append(HistoryEntry(self.updates, self.seconds, self.difficulty))
+            self.error, self._finished_episodes = 1.0, 0
 
-    def row(self) -> dict[str, Any]:
-        """The figures that are kept."""
-        return {
-            "mode": self.mode,
-            "seed": self.seed,
-            "solved": self.difficulty - 1,
-            "error": self.error,
-            "updates": self.updates,
-            "seconds": self.seconds,
-            "history": self.history,
-        }
+    def progress(self) -> str:
+        """Return difficulty and error for the progress bar."""
+        return f"length {self.difficulty}, error {self.error:.2f} bits"
+
+    def result(self) -> dict[str, Any]:
+        """Return the figures of the run as plain data."""
+        return {**super().result(), "solved": self.difficulty - 1, "error": self.error}

@@ -1,10 +1,9 @@
-"""A language model on windows of a text, one mode and one seed of it."""
+"""Training of a language model on windows of the Penn Treebank."""
 
 from __future__ import annotations
 
 import argparse
 import math
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,56 +12,63 @@ import torch
 from torch import nn, Tensor
 from torch.nn import functional as F
 
-from pytorch_dni import DNI, FutureGradient
+from pytorch_dni import FutureGradient
 
-from .cells import CELLS, detached
-from .options import TaskError
-from .task import seed_of
+from .cells import CELLS
+from .errors import TaskError
+from .plots import HistoryEntry
+from .window_training import WindowRun
 
-#: Truncated backpropagation on windows, and on windows four times as long; synthetic gradients.
-MODES = ("bptt", "bptt4", "dni")
+MODES = {
+    "bptt": "truncated backpropagation through time on windows",
+    "bptt4": "the same on windows four times as long",
+    "dni": "synthetic gradients of the state at the end of a window",
+}
 _SPLITS = ("train", "valid", "test")
+_VALIDATION_BATCH, _VALIDATION_WINDOW = 10, 200
 
 
-class Text:
-    """Penn Treebank as numbers.
+class PennTreebank:
+    """The texts of the Penn Treebank as numbers of tokens.
 
     Args:
         folder: Holds ``ptb.train.txt``, ``ptb.valid.txt`` and ``ptb.test.txt``.
-        symbols: Splits a text into symbols.
+        tokenize: Splits a text into tokens.
 
     Attributes:
-        vocabulary: The symbols of the training text, in their order of appearance.
-        splits: Their numbers in each text.
+        vocabulary: The tokens of the training text, in their order of appearance.
+        splits: Positions in the vocabulary of the tokens of ``"train"``, ``"valid"`` and
+            ``"test"``.
 
     Raises:
-        TaskError: A file is missing.
+        TaskError: A file is missing or cannot be read.
     """
 
-    def __init__(self, folder: Path | None, symbols: Callable[[str], list[str]]) -> None:
+    def __init__(self, folder: Path | None, tokenize: Callable[[str], list[str]]) -> None:
         if folder is None:
             raise TaskError("where is the Penn Treebank? give --data DIR")
         texts = {}
         for split in _SPLITS:
             path = folder / f"ptb.{split}.txt"
             try:
-                texts[split] = symbols(path.read_text())
+                texts[split] = tokenize(path.read_text())
             except (OSError, UnicodeDecodeError) as error:
                 raise TaskError(f"--data {folder}: cannot read ptb.{split}.txt") from error
         self.vocabulary = list(dict.fromkeys(texts["train"]))
-        number = {symbol: i for i, symbol in enumerate(self.vocabulary)}
-        unknown = number.get("<unk>", 0)
+        numbers = {token: i for i, token in enumerate(self.vocabulary)}
+        unknown = numbers.get("<unk>", 0)
         self.splits = {
-            split: torch.tensor([number.get(symbol, unknown) for symbol in text])
+            split: torch.tensor([numbers.get(token, unknown) for token in text])
             for split, text in texts.items()
         }
 
 
 class LanguageModel(nn.Module):
-    """Embedding, recurrent layer, and a linear layer with the embedding's weights.
+    """Embedding, recurrent layer, and a linear layer that shares the weights of the embedding.
 
     Shape:
-        Symbols ``(time, batch)`` to logits ``(time, batch, vocabulary)`` and the state.
+        Maps tokens ``(time, batch)`` and a state to logits ``(time, batch, vocabulary)`` and the
+        last state.
     """
 
     def __init__(self, vocabulary: int, cell: str, hidden: int) -> None:
@@ -74,91 +80,74 @@ class LanguageModel(nn.Module):
         nn.init.normal_(self.embedding.weight, std=hidden**-0.5)
         nn.init.zeros_(self.head.bias)
 
-    def forward(self, symbols: Tensor, state: Any = None) -> tuple[Tensor, Any]:
-        """Logits of the next symbols, and the last state."""
-        output, state = self.core(self.embedding(symbols), state)
+    def forward(self, tokens: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        """Return the logits of the next tokens and the last state."""
+        output, state = self.core(self.embedding(tokens), state)
         return self.head(output), state
 
 
-class Run:
-    """One mode, one seed."""
+class LanguageRun(WindowRun):
+    """Training of one language model, with one mode and one seed.
 
-    def __init__(self, mode: str, seed: int, text: Text, args: argparse.Namespace) -> None:
-        self.mode, self.seed = mode, seed
-        self.updates, self.seconds = 0, 0.0
-        self.history: list[tuple[int, float, float]] = []
-        self._args = args
-        self.window = 4 * args.window if mode == "bptt4" else args.window
-        torch.manual_seed(seed_of(seed, -1))
-        self._random = torch.Generator().manual_seed(seed_of(seed, 0))
-        self.network = LanguageModel(len(text.vocabulary), args.cell, args.hidden).to(args.device)
-        self._optimizer = torch.optim.Adam(self.network.parameters(), lr=args.lr)
-        self.net: nn.Module = self.network
-        if mode == "dni":
-            self.net = DNI(
-                self.network,
-                self._optimizer,
-                hidden_size=args.synthesizer_hidden,
-                future=FutureGradient(factor=args.factor, bound=args.bound),
-                grad_lr=args.grad_lr,
-            )
-        self._train = _streams(text.splits["train"], args.batch).to(args.device)
-        self._valid = _streams(text.splits["valid"], 10).to(args.device)
-        self._place, self._state = 0, None
+    The entries of its history are the bits for each token of the validation text.
+    """
 
-    def update(self) -> None:
-        """Learn from one window."""
-        if self._place + 1 >= len(self._train):
-            self._place, self._state = 0, None
-        # Windows begin elsewhere in each pass through the text.
+    def __init__(self, mode: str, seed: int, text: PennTreebank, args: argparse.Namespace) -> None:
+        def build_network() -> nn.Module:
+            return LanguageModel(len(text.vocabulary), args.cell, args.hidden).to(args.device)
+
+        future = FutureGradient(factor=args.factor, bound=args.bound)
+        dni_arguments = {"future": future} if mode == "dni" else None
+        super().__init__(mode, seed, args, build_network, dni_arguments)
+        self._training_tokens = split_into_streams(text.splits["train"], args.batch).to(args.device)
+        validation_tokens = split_into_streams(text.splits["valid"], _VALIDATION_BATCH)
+        self._validation_tokens = validation_tokens.to(args.device)
+
+    def _next_end(self) -> int:
+        last = len(self._training_tokens) - 1  # it is a target alone
+        if self._position >= last:
+            self._position, self._state = 0, None
         size = self.window
-        if not self._place:
-            size = int(torch.randint(self.window, (), generator=self._random)) + 1
-        end = min(self._place + size, len(self._train) - 1)
-        given, asked = self._train[self._place : end], self._train[self._place + 1 : end + 1]
-        start = time.perf_counter()
-        output, state = self.net(given, self._state)
-        loss = F.cross_entropy(output.flatten(0, 1), asked.flatten())
-        self._optimizer.zero_grad()
-        loss.backward()
-        if self._args.clip:
-            nn.utils.clip_grad_norm_(self.network.parameters(), self._args.clip)
-        self._optimizer.step()
-        if self._args.device.type != "cpu":
-            torch.accelerator.synchronize(self._args.device)
-        self.seconds += time.perf_counter() - start
-        self._place, self._state = end, detached(state)
-        self.updates += 1
+        assert size is not None
+        if self._position == 0:
+            # The windows of each pass through the text have other positions.
+            size = int(torch.randint(size, (), generator=self._random)) + 1
+        return min(self._position + size, last)
 
-    def row(self) -> dict[str, Any]:
-        """The figures that are kept."""
-        return {
-            "mode": self.mode,
-            "seed": self.seed,
-            "updates": self.updates,
-            "seconds": self.seconds,
-            "history": self.history,
-        }
+    def _forward(self, window: slice) -> tuple[Tensor, Any]:
+        output, state = self.model(self._training_tokens[window], self._state)
+        targets = self._training_tokens[window.start + 1 : window.stop + 1]
+        return F.cross_entropy(output.flatten(0, 1), targets.flatten()), state
 
     def evaluate(self) -> float:
-        """Bits for each symbol of the validation text."""
-        self.net.eval()
+        """Return the bits for each token of the validation text, and add them to the history."""
+        self.model.eval()
+        tokens = self._validation_tokens
         total, count, state = 0.0, 0, None
         with torch.no_grad():
-            for place in range(0, len(self._valid) - 1, 200):
-                end = min(place + 200, len(self._valid) - 1)
-                output, state = self.net(self._valid[place:end], state)
-                asked = self._valid[place + 1 : end + 1].flatten()
-                total += F.cross_entropy(output.flatten(0, 1), asked, reduction="sum").item()
-                count += len(asked)
-        self.net.train()
+            for start in range(0, len(tokens) - 1, _VALIDATION_WINDOW):
+                end = min(start + _VALIDATION_WINDOW, len(tokens) - 1)
+                output, state = self.model(tokens[start:end], state)
+                targets = tokens[start + 1 : end + 1].flatten()
+                total += F.cross_entropy(output.flatten(0, 1), targets, reduction="sum").item()
+                count += len(targets)
+        self.model.train()
         bits = total / count / math.log(2)
-        self.history.append((self.updates, self.seconds, bits))
+        self.history.append(HistoryEntry(self.updates, self.seconds, bits))
         return bits
 
+    def progress(self) -> str:
+        """Return the last evaluation for the progress bar."""
+        return f"{self.history[-1].value:.3f} bits/token" if self.history else "not evaluated yet"
 
-def _streams(numbers: Tensor, batch: int) -> Tensor:
-    length = len(numbers) // batch
+
+def split_into_streams(tokens: Tensor, batch: int) -> Tensor:
+    """Split a text into equally long parts, which are read side by side: ``(time, batch)``.
+
+    Raises:
+        TaskError: The text is too short for the batch.
+    """
+    length = len(tokens) // batch
     if length < 2:
-        raise TaskError(f"--batch {batch} is too much for a text of {len(numbers)} symbols")
-    return numbers[: length * batch].view(batch, length).t().contiguous()
+        raise TaskError(f"--batch {batch} is too large for a text of {len(tokens)} tokens")
+    return tokens[: length * batch].view(batch, length).t().contiguous()

@@ -1,8 +1,6 @@
-"""MNIST with interfaces written into the network by hand, next to the wrapper and backpropagation.
+"""MNIST with one cut in the middle: interfaces written into the network, compared with DNI.
 
-One cut in the middle: dni and cdni unlock updates, without and with labels as context; full unlocks
-the forward pass too; halves is a network in two, each half with an interface of its own, that
-exchange nothing but what these send and receive.
+Rows "by hand" have interfaces in the network itself; rows "wrapped" leave them to DNI.
 """
 
 from __future__ import annotations
@@ -10,7 +8,8 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import Any, cast, ClassVar
 
 import torch
 from torch import nn, Tensor
@@ -22,200 +21,265 @@ from pytorch_dni import (
     InterfaceStats,
 )
 
-from . import options, training
-from .mnist import MNISTTask, parser_for
-from .modes import Recipe
+from . import comparison, options
+from .mnist import CLASSES, mnist_parser, MNISTTask, PIXELS
+from .modes import Configuration
 from .task import Task
 
-MODES = ("bp", "dni", "cdni", "full", "halves")
-_CLASSES = 10
-_PIXELS = 28 * 28
+MODES = {
+    "bp": "backpropagation",
+    "dni": "update unlock",
+    "cdni": "update unlock with the label as context",
+    "full": "full unlock with the label as context",
+    "halves": "two halves that exchange nothing but messages, with the label as context",
+}
 _DEPTH = 3
-_CUTS = {"mlp": "6", "cnn": "3"}  # the ReLU of the second layer; the first pooling
-# Without labels a synthesizer knows less, and between two exchanges the halves drift apart.
-_LRS = {"dni": 1e-4, "halves": 1e-4}
-_LR = 3e-4
+_CUTS = {"mlp": 6, "cnn": 3}  # index of the second ReLU, and of the first pooling
+# Without a context the predictions are worse, and the halves predict with old synthesizers.
+_LEARNING_RATES = {"bp": 3e-4, "dni": 1e-4, "cdni": 3e-4, "full": 3e-4, "halves": 1e-4}
 
 
-class MapSynthesizer(nn.Module):
-    """Convolutions from maps, and a context laid along them, to maps."""
+class ConvSynthesizer(nn.Module):
+    """Convolutions that predict feature maps from feature maps and, optionally, a context.
+
+    Args:
+        in_channels: Number of channels of the trigger.
+        out_channels: Number of channels of the prediction.
+        context_dim: Number of channels of the context; None for no context.
+        stride: Stride of the first convolution.
+    """
 
     feature_dim: ClassVar[int] = 1
 
     def __init__(
-        self, channels: int, output: int, context_dim: int | None = None, stride: int = 1
+        self, in_channels: int, out_channels: int, context_dim: int | None = None, stride: int = 1
     ) -> None:
         super().__init__()
         self.context_dim = context_dim
+        channels = in_channels + (context_dim or 0)
         self.layers = nn.Sequential(
-            nn.Conv2d(channels + (context_dim or 0), 16, 3, stride=stride, padding=1, bias=False),
+            nn.Conv2d(channels, 16, 3, stride=stride, padding=1, bias=False),
             nn.BatchNorm2d(16, track_running_stats=False),
             nn.ReLU(),
-            nn.Conv2d(16, output, 3, padding=1),
+            nn.Conv2d(16, out_channels, 3, padding=1),
         )
         for parameter in self.layers[-1].parameters():
             nn.init.zeros_(parameter)
 
     def forward(self, trigger: Tensor, context: Tensor | None) -> Tensor:
-        """Maps in units of their running root mean square."""
-        given = trigger if context is None else torch.cat([trigger, context], 1)
-        maps: Tensor = self.layers(given)
-        return maps
+        """Predict the message, in units of its running root mean square."""
+        input = trigger if context is None else torch.cat([trigger, context], 1)
+        prediction: Tensor = self.layers(input)
+        return prediction
 
 
 class UpdateUnlocked(nn.Module):
-    """The part in front learns from synthetic gradients."""
+    """A network whose earlier layers learn without waiting for the later layers."""
 
-    def __init__(self, front: nn.Module, behind: nn.Module, interface: BackwardInterface) -> None:
+    def __init__(self, earlier: nn.Module, later: nn.Module, interface: BackwardInterface) -> None:
         super().__init__()
-        self.front, self.behind, self.interface = front, behind, interface
+        self.earlier, self.later, self.interface = earlier, later, interface
 
     def forward(self, images: Tensor) -> Tensor:
-        """Scores ``(batch, 10)`` from images ``(batch, 1, 28, 28)``."""
-        hidden = self.interface(self.front(images))
-        scores: Tensor = self.behind(hidden)
-        return scores
+        """Return logits ``(batch, 10)`` of images ``(batch, 1, 28, 28)``."""
+        logits: Tensor = self.later(self.interface(self.earlier(images)))
+        return logits
 
     def stats(self) -> dict[str, InterfaceStats]:
-        """How well it predicts."""
+        """Return the statistics of the predicted gradients."""
         return {"middle": self.interface.stats()}
 
 
 class FullyUnlocked(nn.Module):
-    """The part behind does not wait for the activation either."""
+    """A network whose parts wait for each other neither in the backward nor in the forward pass.
 
-    def __init__(
-        self, front: nn.Module, behind: nn.Module, interface: BidirectionalInterface, flat: bool
-    ) -> None:
-        super().__init__()
-        self.front, self.behind, self.interface = front, behind, interface
-        self.flat = flat
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Scores ``(batch, 10)`` from images ``(batch, 1, 28, 28)``."""
-        trigger = images.flatten(1) if self.flat else images
-        hidden = self.interface(self.front(images), trigger)
-        scores: Tensor = self.behind(hidden)
-        return scores
-
-    def stats(self) -> dict[str, InterfaceStats]:
-        """How well it predicts gradients."""
-        return {"middle": self.interface.stats()}
-
-
-class Halves(nn.Module):
-    """Two halves of a network that could run anywhere.
-
-    Each has an interface of its own. The one in front only sends, the one behind only receives;
-    every ``every`` steps the interfaces take over what the other one has learned.
+    Args:
+        earlier: Layers before the cut.
+        later: Layers after the cut.
+        interface: Predicts the activation from the images, and its gradient.
+        flatten: Whether the forward synthesizer takes the images as vectors.
     """
 
     def __init__(
         self,
-        front: nn.Module,
-        behind: nn.Module,
-        interfaces: Sequence[BidirectionalInterface],
-        flat: bool,
-        every: int,
+        earlier: nn.Module,
+        later: nn.Module,
+        interface: BidirectionalInterface,
+        flatten: bool,
     ) -> None:
         super().__init__()
-        self.front, self.behind = front, behind
-        self.ours, self.theirs = interfaces
-        self.theirs.load_state_dict(self.ours.state_dict())
-        self.flat = flat
-        self.every = every
+        self.earlier, self.later, self.interface = earlier, later, interface
+        self.flatten = flatten
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits ``(batch, 10)`` of images ``(batch, 1, 28, 28)``."""
+        trigger = images.flatten(1) if self.flatten else images
+        logits: Tensor = self.later(self.interface(self.earlier(images), trigger))
+        return logits
+
+    def stats(self) -> dict[str, InterfaceStats]:
+        """Return the statistics of the predicted gradients."""
+        return {"middle": self.interface.stats()}
+
+
+class Halves(nn.Module):
+    """Two halves of a network that could run in different processes.
+
+    Each half has its own copy of the interface. The half of the earlier layers only sends to its
+    copy, the half of the later layers only receives from its copy.
+
+    Args:
+        earlier: Layers before the cut.
+        later: Layers after the cut.
+        sender: Interface of the earlier layers.
+        receiver: Interface of the later layers.
+        flatten: Whether the forward synthesizers take the images as vectors.
+        synchronise_every: Number of steps after which each interface takes over what the other one
+            has learned.
+    """
+
+    def __init__(
+        self,
+        earlier: nn.Module,
+        later: nn.Module,
+        sender: BidirectionalInterface,
+        receiver: BidirectionalInterface,
+        flatten: bool,
+        synchronise_every: int,
+    ) -> None:
+        super().__init__()
+        self.earlier, self.later = earlier, later
+        self.sender, self.receiver = sender, receiver
+        self.receiver.load_state_dict(self.sender.state_dict())
+        self.flatten = flatten
+        self.synchronise_every = synchronise_every
+        self.steps: Tensor
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Scores ``(batch, 10)`` from images ``(batch, 1, 28, 28)``."""
+        """Return logits ``(batch, 10)`` of images ``(batch, 1, 28, 28)``."""
+        logits: Tensor
         if not self.training:
-            whole: Tensor = self.behind(self.front(images))
-            return whole
-        trigger = images.flatten(1) if self.flat else images
-        # The half in front has no loss: its gradients are there when this returns.
-        self.ours.send(self.front(images), trigger)
-        scores: Tensor = self.behind(self.theirs.receive(trigger))
+            logits = self.later(self.earlier(images))
+            return logits
+        trigger = images.flatten(1) if self.flatten else images
+        # The earlier layers have no loss; after this call their gradients are complete.
+        self.sender.send(self.earlier(images), trigger)
+        logits = self.later(self.receiver.receive(trigger))
         self.steps += 1
-        if self.steps % self.every == 0:
+        if self.steps % self.synchronise_every == 0:
             self._synchronise()
-        return scores
+        return logits
 
     def _synchronise(self) -> None:
-        # Activations are learned in front, gradients behind.
-        ahead, back = self.ours.forward_interface, self.theirs.backward_interface
-        self.theirs.forward_interface.load_state_dict(ahead.state_dict())
-        self.ours.backward_interface.load_state_dict(back.state_dict())
+        # The sender learns to predict activations, the receiver to predict gradients.
+        activations = self.sender.forward_interface.state_dict()
+        self.receiver.forward_interface.load_state_dict(activations)
+        gradients = self.receiver.backward_interface.state_dict()
+        self.sender.backward_interface.load_state_dict(gradients)
 
     def stats(self) -> dict[str, InterfaceStats]:
-        """How well it predicts gradients."""
-        return {"middle": self.theirs.stats()}
+        """Return the statistics of the predicted gradients."""
+        return {"middle": self.receiver.stats()}
 
 
-class ByHand(Recipe):
-    """A row whose interfaces stand in the network itself."""
+@dataclass(frozen=True)
+class HandWrittenConfiguration(Configuration):
+    """A row whose interfaces are part of the network itself.
 
-    def wrap(self, network: nn.Module, optim: torch.optim.Optimizer, task: Task) -> nn.Module:
-        """The network in two parts, with an interface between them."""
+    Attributes:
+        network_type: ``"mlp"`` or ``"cnn"``.
+        synchronise_every: Number of steps after which two halves exchange what they have learned.
+    """
+
+    network_type: str = "mlp"
+    synchronise_every: int = 100
+
+    def wrap(self, network: nn.Module, optimizer: torch.optim.Optimizer, task: Task) -> nn.Module:
+        """Return the network in two parts with an interface between them."""
         assert isinstance(network, nn.Sequential)
-        kind, cut, every = (self.options[key] for key in ("network", "cut", "every"))
-        front, behind = network[: int(cut) + 1], network[int(cut) + 1 :]
-        flat = kind == "mlp"
-        size = network[int(cut) - 2].out_features if flat else network[0].out_channels
-        context = None if self.mode == "dni" else _CLASSES
-
-        def backward() -> nn.Module:
-            if flat:
-                return BasicSynthesizer(size, 1, max(32, size // 4), context_dim=context)
-            return MapSynthesizer(size, size, context)
-
-        def forward() -> nn.Module:
-            if flat:
-                return BasicSynthesizer(size, 1, size, _PIXELS, context)
-            return MapSynthesizer(1, size, context, stride=2)
-
-        net: nn.Module
+        cut = _CUTS[self.network_type]
+        earlier = cast(nn.Sequential, network[: cut + 1])
+        later = cast(nn.Sequential, network[cut + 1 :])
+        flatten = self.network_type == "mlp"
+        split: nn.Module
         if self.mode in ("dni", "cdni"):
-            net = UpdateUnlocked(front, behind, BackwardInterface(backward()))
+            interface = BackwardInterface(self._backward_synthesizer(earlier))
+            split = UpdateUnlocked(earlier, later, interface)
         elif self.mode == "full":
-            net = FullyUnlocked(front, behind, BidirectionalInterface(forward(), backward()), flat)
+            split = FullyUnlocked(earlier, later, self._bidirectional_interface(earlier), flatten)
         else:
-            both = [BidirectionalInterface(forward(), backward()) for _ in range(2)]
-            net = Halves(front, behind, both, flat, every)
-        return net.to(next(network.parameters()).device)
+            sender, receiver = (self._bidirectional_interface(earlier) for _ in range(2))
+            split = Halves(earlier, later, sender, receiver, flatten, self.synchronise_every)
+        return split.to(next(network.parameters()).device)
+
+    def _bidirectional_interface(self, earlier: nn.Sequential) -> BidirectionalInterface:
+        forward = self._forward_synthesizer(earlier)
+        return BidirectionalInterface(forward, self._backward_synthesizer(earlier))
+
+    def _backward_synthesizer(self, earlier: nn.Sequential) -> nn.Module:
+        context = None if self.mode == "dni" else CLASSES
+        size = self._features(earlier)
+        if self.network_type == "mlp":
+            return BasicSynthesizer(size, 1, max(32, size // 4), context_dim=context)
+        return ConvSynthesizer(size, size, context)
+
+    def _forward_synthesizer(self, earlier: nn.Sequential) -> nn.Module:
+        size = self._features(earlier)
+        if self.network_type == "mlp":
+            return BasicSynthesizer(size, 1, size, PIXELS, CLASSES)
+        return ConvSynthesizer(1, size, CLASSES, stride=2)
+
+    def _features(self, earlier: nn.Sequential) -> int:
+        """Return the number of features, or channels, of the activation at the cut."""
+        if self.network_type == "mlp":
+            return cast(nn.Linear, earlier[-3]).out_features  # before BatchNorm and ReLU
+        return cast(nn.Conv2d, earlier[0]).out_channels
 
 
-def recipes(args: argparse.Namespace) -> list[Recipe]:
-    """By hand and wrapped, for each mode that has both."""
-    rows: list[Recipe] = []
-    cut = _CUTS[args.network]
+def configurations(args: argparse.Namespace) -> list[Configuration]:
+    """Return the rows of the comparison: each mode by hand and, where ``DNI`` has it, wrapped."""
+    rows: list[Configuration] = []
     for mode in args.mode:
-        lr = _LRS.get(mode, _LR) if args.lr is None else args.lr
+        lr = _LEARNING_RATES[mode] if args.lr is None else args.lr
         if mode == "bp":
-            rows.append(Recipe(mode, lr))
+            rows.append(Configuration(mode, lr))
             continue
-        settings = {"network": args.network, "cut": cut, "every": args.synchronise}
-        rows.append(ByHand(mode, lr, "by hand", settings))
+        rows.append(
+            HandWrittenConfiguration(
+                mode,
+                lr,
+                "by hand",
+                network_type=args.network,
+                synchronise_every=args.synchronise,
+            )
+        )
         if mode != "halves":
-            wrapper: dict[str, Any] = {"layers": cut, "grad_lr": args.grad_lr}
-            wrapper["unlock"] = "full" if mode == "full" else "update"
-            rows.append(Recipe(mode, lr, "wrapped", wrapper))
+            dni_arguments: dict[str, Any] = {
+                "layers": str(_CUTS[args.network]),
+                "grad_lr": args.grad_lr,
+                "unlock": "full" if mode == "full" else "update",
+            }
+            rows.append(Configuration(mode, lr, "wrapped", dni_arguments))
     return rows
 
 
-def _make(args: argparse.Namespace) -> tuple[MNISTTask, list[Recipe]]:
-    task = MNISTTask(argparse.Namespace(**vars(args), depth=_DEPTH))
-    if args.steps is None and args.epochs is not None:
-        args.steps = task.total
-    return task, recipes(args)
+def _prepare(args: argparse.Namespace) -> tuple[MNISTTask, list[Configuration]]:
+    return MNISTTask(args, _DEPTH), configurations(args)
+
+
+def parser() -> options.Parser:
+    """Return a parser with the options of this program."""
+    parser = mnist_parser("mnist_interfaces", __doc__, MODES)
+    parser.add_integer(
+        "--synchronise", 100, "steps between exchanges of the two halves", metavar="STEPS"
+    )
+    return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command line."""
-    parser = parser_for("mnist_interfaces", __doc__, modes=MODES)
-    add = parser.add_argument
-    add("--synchronise", type=options.number(int, 1), default=100, metavar="STEPS",
-        help="steps between exchanges of the two halves (default: %(default)s)")  # fmt: skip
-    return training.main(parser, _make, argv)
+    """Run the program and return its exit status."""
+    return comparison.run(parser(), _prepare, argv)
 
 
 if __name__ == "__main__":

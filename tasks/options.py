@@ -1,156 +1,175 @@
-"""Command lines: the options that all tasks share, and what is wrong with them."""
+"""Command-line options of the programs: a parser, types of arguments, and how a program ends."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+import os
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
 
-from .modes import MODES
+from pytorch_dni import DNIError
 
-# Where and how far a run goes; all other options make it what it is, and hold when it is resumed.
-_FREE = {"steps", "epochs", "out", "resume", "device", "data", "download"}
-
-
-class TaskError(Exception):
-    """Something the user can put right: told in one line, with exit status 2."""
+from .errors import TaskError
 
 
 class Parser(argparse.ArgumentParser):
-    """Tells errors in one line, without the usage."""
+    """A parser that reports an error in one line, without the usage."""
 
     def error(self, message: str) -> NoReturn:
-        """Exit with status 2."""
+        """Print the error and exit with status 2."""
         self.exit(2, f"{self.prog}: error: {' '.join(message.split())}\n")
 
+    def add_integer(
+        self, name: str, default: int | None, help: str, *, minimum: int = 1, **more: Any
+    ) -> None:
+        """Add an option that takes a whole number of at least ``minimum``."""
+        self._add(name, number(int, minimum), default, help, more)
 
-def number(kind: type, least: float, above: bool = False) -> Callable[[str], Any]:
-    """A type for argparse: a finite number of at least (or above) ``least``."""
+    def add_number(
+        self,
+        name: str,
+        default: float | None,
+        help: str,
+        *,
+        positive: bool = True,
+        **more: Any,
+    ) -> None:
+        """Add an option that takes a finite number: a positive one, or one that may be 0."""
+        self._add(name, number(float, 0, exclusive=positive), default, help, more)
+
+    def add_modes(self, modes: Mapping[str, str], default: Sequence[str] | None = None) -> None:
+        """Add the option ``--mode``.
+
+        Args:
+            modes: Names and descriptions of the modes.
+            default: Names of the modes that are compared by default; None for all.
+        """
+        descriptions = "; ".join(f"{mode}: {text}" for mode, text in modes.items())
+        self.add_argument(
+            "--mode",
+            type=names(modes),
+            default=[*(modes if default is None else default)],
+            metavar="MODE,...",
+            help=f"modes to compare (default: {','.join(default or ['all'])}). {descriptions}",
+        )
+
+    def add_seeds(self) -> None:
+        """Add the option ``--seed``."""
+        self.add_argument(
+            "--seed",
+            type=seeds,
+            default=[1],
+            metavar="SEED,...",
+            help="seeds of weights and data; the table summarises all of them (default: 1)",
+        )
+
+    def add_device(self) -> None:
+        """Add the option ``--device``."""
+        self.add_argument(
+            "--device",
+            type=device,
+            default=default_device(),
+            help="device to train on (default: %(default)s)",
+        )
+
+    def add_output_folder(self, content: str) -> None:
+        """Add the option ``--out``, a folder for what ``content`` says."""
+        self.add_argument("--out", type=Path, metavar="DIR", help=f"folder for {content}")
+
+    def _add(
+        self, name: str, kind: Callable[[str], Any], default: Any, help: str, more: dict[str, Any]
+    ) -> None:
+        if default is not None:
+            help += " (default: %(default)s)"
+        self.add_argument(name, type=kind, default=default, help=help, **more)
+
+
+def number(kind: type, minimum: float, exclusive: bool = False) -> Callable[[str], Any]:
+    """Return an argument type: a finite number of at least (or above) ``minimum``."""
 
     def convert(text: str) -> Any:
-        wanted = f"{'above' if above else 'of at least'} {least}"
         try:
             value = kind(text)
         except ValueError:
             value = float("nan")
-        # Not a number fails every comparison.
-        if not (least < value if above else least <= value) or value == float("inf"):
+        # NaN fails every comparison.
+        large_enough = minimum < value if exclusive else minimum <= value
+        if not large_enough or value == float("inf"):
             name = "whole number" if kind is int else "number"
-            raise argparse.ArgumentTypeError(f"must be a {name} {wanted}, not {text!r}")
+            bound = f"{'above' if exclusive else 'of at least'} {minimum}"
+            raise argparse.ArgumentTypeError(f"must be a {name} {bound}, not {text!r}")
         return value
 
     return convert
 
 
-def several(choices: Sequence[str]) -> Callable[[str], list[str]]:
-    """A type for argparse: names out of ``choices``, separated by commas."""
+def numbers(kind: type, minimum: float, exclusive: bool = False) -> Callable[[str], list[Any]]:
+    """Return an argument type: numbers as in :func:`number`, separated by commas."""
+    convert = number(kind, minimum, exclusive)
+    return lambda text: [convert(part) for part in text.split(",")]
+
+
+def names(choices: Iterable[str]) -> Callable[[str], list[str]]:
+    """Return an argument type: names out of ``choices``, separated by commas."""
+    known = list(choices)
 
     def convert(text: str) -> list[str]:
-        names = [name.strip() for name in text.split(",")]
-        for name in names:
-            if name not in choices:
+        chosen = [name.strip() for name in text.split(",")]
+        for name in chosen:
+            if name not in known:
                 raise argparse.ArgumentTypeError(
-                    f"unknown: {name!r}; choose from {', '.join(choices)}"
+                    f"unknown: {name!r}; choose from {', '.join(known)}"
                 )
-        return list(dict.fromkeys(names))
+        return list(dict.fromkeys(chosen))
 
     return convert
 
 
 def seeds(text: str) -> list[int]:
-    """A type for argparse: whole numbers separated by commas."""
-    return list(dict.fromkeys(number(int, 0)(part) for part in text.split(",")))
+    """Convert an argument to different whole numbers, which commas separate."""
+    return list(dict.fromkeys(numbers(int, 0)(text)))
 
 
 def device(text: str) -> torch.device:
-    """A type for argparse: a device that works."""
+    """Convert an argument to a device that is available."""
     try:
         found = torch.device(text)
         torch.zeros(1, device=found).item()
     except (RuntimeError, AssertionError, ImportError):
-        raise argparse.ArgumentTypeError(f"{text!r} is no device that works here") from None
+        raise argparse.ArgumentTypeError(f"{text!r} is not an available device") from None
     return found
 
 
 def default_device() -> torch.device:
-    """An accelerator if there is one."""
+    """Return the accelerator if there is one, or else the CPU."""
     found = torch.accelerator.current_accelerator(check_available=True)
     return torch.device("cpu") if found is None else found
 
 
-def shared(
-    task: str,
-    description: str,
-    *,
-    batch: int,
-    every: int,
-    length: str,
-    modes: Sequence[str] = MODES,
-) -> Parser:
-    """A parser with the options that all tasks have.
+def data_folder() -> Path | None:
+    """Return the folder that the environment variable ``DNI_DATA`` names."""
+    folder = os.environ.get("DNI_DATA")
+    return Path(folder) if folder else None
+
+
+def run_program(parser: Parser, program: Callable[[], None], when_interrupted: str = "") -> int:
+    """Run a program and return its exit status.
 
     Args:
-        task: Name of the module.
-        description: What the task is.
-        batch: Default size of a batch.
-        every: Default number of steps between evaluations.
-        length: How long the task runs by default, in words.
-        modes: What the task compares.
+        parser: Reports an error that the user can correct, in one line, and exits with status 2.
+        program: The program.
+        when_interrupted: Message when Ctrl-C ends the program, whose exit status is then 130.
     """
-    parser = Parser(prog=f"python -m tasks.{task}", description=description)
-    parser.set_defaults(task=task)
-    add = parser.add_argument
-    add("--mode", type=several(modes), default=list(modes), metavar="MODE,...",
-        help=f"what to compare: {', '.join(modes)} (default: all)")  # fmt: skip
-    add("--steps", type=number(int, 1), help=f"training steps (default: {length})")
-    add("--batch", type=number(int, 2), default=batch, help="samples a step (default: %(default)s)")
-    add("--lr", type=number(float, 0, above=True),
-        help="the network's learning rate in all modes (default: each mode's own)")  # fmt: skip
-    add("--grad-lr", type=number(float, 0, above=True),
-        help="the synthesizers' learning rate (default: their own)")  # fmt: skip
-    add("--seed", type=seeds, default=[1], metavar="SEED,...",
-        help="weights and data; several give means over them (default: 1)")  # fmt: skip
-    add("--every", type=number(int, 1), default=every,
-        help="steps between evaluations (default: %(default)s)")  # fmt: skip
-    add("--device", type=device, default=None, help="default: an accelerator if there is one")
-    add("--out", type=Path, metavar="DIR", help="folder for metrics, checkpoint and curves")
-    add("--resume", action="store_true", help="go on from the checkpoint in --out")
-    return parser
-
-
-def parse(
-    parser: Parser, argv: Sequence[str] | None, load: Callable[[Path], dict[str, Any]]
-) -> tuple[argparse.Namespace, dict[str, Any] | None]:
-    """The options, and the checkpoint to go on from, read by ``load``, if one is asked for.
-
-    A resumed run takes its options from the checkpoint; one given again must be the same.
-    """
-    args = parser.parse_args(argv)
-    if args.steps is not None and getattr(args, "epochs", None) is not None:
-        raise TaskError("--steps and --epochs exclude each other: give one of them")
-    checkpoint = None
-    if args.resume:
-        if args.out is None:
-            raise TaskError("--resume needs --out, the folder to go on from")
-        checkpoint = load(args.out)
-        if checkpoint["task"] != args.task or {*checkpoint["options"]} != {*binding(args)}:
-            raise TaskError(f"the checkpoint in {args.out} is of another task or version")
-        parser.set_defaults(**checkpoint["options"])
-        args = parser.parse_args(argv)
-        for name, value in checkpoint["options"].items():
-            if getattr(args, name) != value:
-                raise TaskError(
-                    f"--{name.replace('_', '-')} differs from the run in {args.out}, "
-                    f"which has {value!r}: leave it away, or give another --out"
-                )
-    if args.device is None:
-        args.device = default_device()
-    return args, checkpoint
-
-
-def binding(args: argparse.Namespace) -> dict[str, Any]:
-    """The options that make a run what it is, as plain data."""
-    return {name: value for name, value in vars(args).items() if name not in _FREE}
+    try:
+        program()
+    except (TaskError, DNIError) as error:
+        parser.error(str(error))
+    except KeyboardInterrupt:
+        if when_interrupted:
+            print(when_interrupted, file=sys.stderr)
+        return 130
+    return 0

@@ -1,4 +1,7 @@
-"""Recall: one flagged bit, then distractors, then a delimiter; the bit is to be told."""
+"""Recall task: predict the first bit of a sequence after many random bits.
+
+A recurrent network is trained on windows of sequences that get longer.
+"""
 
 from __future__ import annotations
 
@@ -8,24 +11,24 @@ from collections.abc import Sequence
 
 import torch
 
-from . import options, truncated
+from . import episode_training, options
 from .episodes import Episode, EpisodeTask
 
 
 class RecallTask(EpisodeTask):
-    """Difficulty: the number of distractors.
+    """The difficulty is the number of random bits after the first one.
 
-    Channels of the input: a random bit in each step, the flag, the delimiter.
+    Input channels: the bit of the step as -1 or 1, a flag at the first step, and an end marker.
     """
 
     input_size = 3
     output_size = 1
 
     def __init__(self, args: argparse.Namespace) -> None:
-        self.start = args.start
+        self.initial_difficulty = args.start
 
     def sample(self, difficulty: int, batch: int, random: torch.Generator) -> Episode:
-        """``difficulty + 2`` steps, of which the last asks."""
+        """Return new episodes of ``difficulty + 2`` steps; the last one asks for the answer."""
         length = difficulty + 2
         input = torch.zeros(length, batch, 3)
         input[:-1, :, 0] = torch.randint(2, (length - 1, batch), generator=random) * 2.0 - 1
@@ -33,17 +36,21 @@ class RecallTask(EpisodeTask):
         input[-1, :, 2] = 1
         target = torch.zeros(length, batch, 1)
         target[-1, :, 0] = (input[0, :, 0] > 0).float()
-        due = torch.zeros(length)
-        due[-1] = 1
-        return Episode(input, target, due)
+        mask = torch.zeros(length)
+        mask[-1] = 1
+        return Episode(input, target, mask)
+
+
+def window_parser() -> options.Parser:
+    """Return a parser with the options of training on windows."""
+    parser = episode_training.episode_parser("recall_task", __doc__)
+    parser.add_integer("--start", 1, "random bits after the first one, initially", minimum=0)
+    return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command line."""
-    parser = truncated.parser("recall_task", __doc__)
-    parser.add_argument("--start", type=options.number(int, 0), default=1,
-        help="distractors at the start (default: %(default)s)")  # fmt: skip
-    return truncated.main(parser, RecallTask, argv)
+    """Run the program and return its exit status."""
+    return episode_training.run(window_parser(), RecallTask, argv)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""Repeat copy: random vectors of bits and a number, to be repeated that many times."""
+"""Repeat copy task: repeat a sequence of random binary vectors a given number of times.
+
+A recurrent network is trained on windows of sequences that get longer.
+"""
 
 from __future__ import annotations
 
@@ -8,48 +11,52 @@ from collections.abc import Sequence
 
 import torch
 
-from . import options, truncated
+from . import episode_training, options
 from .episodes import Episode, EpisodeTask
 
 
 class RepeatCopyTask(EpisodeTask):
-    """Difficulty: the length of the sequence.
+    """The difficulty is the number of vectors.
 
-    Channels of the input: the bits, and one that marks the end by the number of repetitions.
+    Input channels: the bits, and one that marks the end by the number of repetitions.
+    Output channels: the bits, and one that marks the end of the answer.
     """
 
-    start = 1
+    initial_difficulty = 1
 
     def __init__(self, args: argparse.Namespace) -> None:
-        self._bits, self._repeats = args.bits, args.repeats
+        self._bits, self._max_repeats = args.bits, args.repeats
         self.input_size = args.bits + 1
         self.output_size = args.bits + 1
 
     def sample(self, difficulty: int, batch: int, random: torch.Generator) -> Episode:
-        """``difficulty`` vectors, up to ``repeats`` times, and an end marker to be told."""
+        """Return new episodes, which all ask for the same random number of repetitions."""
         length, bits = difficulty, self._bits
-        times = int(torch.randint(1, self._repeats + 1, (), generator=random))
+        repeats = int(torch.randint(1, self._max_repeats + 1, (), generator=random))
         vectors = torch.randint(2, (length, batch, bits), generator=random).float()
-        total = length + 1 + times * length + 1
-        input = torch.zeros(total, batch, bits + 1)
+        steps = length + 1 + repeats * length + 1
+        input = torch.zeros(steps, batch, bits + 1)
         input[:length, :, :bits] = vectors
-        input[length, :, bits] = times
-        target = torch.zeros(total, batch, bits + 1)
-        target[length + 1 : -1, :, :bits] = vectors.repeat(times, 1, 1)
+        input[length, :, bits] = repeats
+        target = torch.zeros(steps, batch, bits + 1)
+        target[length + 1 : -1, :, :bits] = vectors.repeat(repeats, 1, 1)
         target[-1, :, bits] = 1
-        due = torch.zeros(total)
-        due[length + 1 :] = 1
-        return Episode(input, target, due)
+        mask = torch.zeros(steps)
+        mask[length + 1 :] = 1
+        return Episode(input, target, mask)
+
+
+def window_parser() -> options.Parser:
+    """Return a parser with the options of training on windows."""
+    parser = episode_training.episode_parser("repeat_copy_task", __doc__)
+    parser.add_integer("--bits", 4, "width of the vectors")
+    parser.add_integer("--repeats", 3, "largest number of repetitions")
+    return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command line."""
-    parser = truncated.parser("repeat_copy_task", __doc__)
-    parser.add_argument("--bits", type=options.number(int, 1), default=4,
-        help="width of the vectors (default: %(default)s)")  # fmt: skip
-    parser.add_argument("--repeats", type=options.number(int, 1), default=3,
-        help="repetitions at most (default: %(default)s)")  # fmt: skip
-    return truncated.main(parser, RepeatCopyTask, argv)
+    """Run the program and return its exit status."""
+    return episode_training.run(window_parser(), RepeatCopyTask, argv)
 
 
 if __name__ == "__main__":

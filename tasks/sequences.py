@@ -1,32 +1,32 @@
-"""What the sequence tasks share: stacked LSTM layers, cut at their outputs, and their options."""
+"""The sequence tasks: stacked LSTM layers with a cut at the output of each, and their options."""
 
 from __future__ import annotations
 
 import argparse
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import nn, Tensor
 from torch.nn import functional as F
 
-from . import options
-from .modes import Recipe, SYNTHESIZERS
-from .options import TaskError
-from .task import Batch, generator, Task
+from . import comparison, comparison_options, options
+from .errors import TaskError
+from .modes import Configuration, SYNTHESIZERS
+from .task import Batch, step_generator, Task
 
-_TEST_BATCHES = 4
+_TEST_BATCHES, _TEST_BATCH_SIZE = 4, 256
 
-# Without a context the synthesizer knows less, and the network must wait for it.
-_LRS = {"bp": 3e-3, "dni": 3e-4, "cdni": 3e-3, "local": 3e-3}
+# Without a context the predictions are worse, and the network must learn more slowly.
+_LEARNING_RATES = {"bp": 3e-3, "dni": 3e-4, "cdni": 3e-3, "local": 3e-3}
 
 
 class StackedLSTM(nn.Module):
-    """LSTM layers, each a module of its own so that it can be cut off, and a linear head.
+    """LSTM layers, each a separate module so that its output can be cut, and a linear layer.
 
     Shape:
-        ``(batch, time, input_size)`` to ``(batch, time, output_size)``.
+        Maps ``(batch, time, input_size)`` to ``(batch, time, output_size)``.
     """
 
     def __init__(self, input_size: int, hidden_size: int, output_size: int, depth: int) -> None:
@@ -36,7 +36,7 @@ class StackedLSTM(nn.Module):
         self.head = nn.Linear(hidden_size, output_size)
 
     def forward(self, input: Tensor) -> Tensor:
-        """The head's output at each position."""
+        """Compute the output at each position."""
         for lstm in self.lstms:
             input, _ = lstm(input)
         output: Tensor = self.head(input)
@@ -44,120 +44,184 @@ class StackedLSTM(nn.Module):
 
 
 class SequenceTask(Task):
-    """A sequence task: subclasses make samples."""
+    """A task on random sequences; subclasses make the samples and set the sizes.
+
+    Attributes:
+        input_size: Number of input features at each position.
+        output_size: Number of output features at each position.
+    """
 
     layers = "lstms.*"
     input_size: int
     output_size: int
 
     def __init__(self, args: argparse.Namespace) -> None:
-        self._hidden, self._depth = args.hidden, args.depth
-        self._batch, self._device = args.batch, args.device
-        self.total = args.default_steps
+        self._hidden_size, self._depth = args.hidden, args.depth
+        self._batch_size, self._device = args.batch, args.device
+        self.default_steps = args.default_steps
 
-    def network(self) -> nn.Module:
-        """Stacked LSTM layers."""
-        return StackedLSTM(self.input_size, self._hidden, self.output_size, self._depth)
+    def build_network(self) -> nn.Module:
+        """Build stacked LSTM layers."""
+        return StackedLSTM(self.input_size, self._hidden_size, self.output_size, self._depth)
 
-    def batch(self, seed: int, step: int) -> Batch:
-        """Fresh samples in each step."""
-        batch = self.sample(self._batch, generator(seed, step))
-        return Batch(*(tensor.to(self._device) for tensor in batch))
+    def training_batch(self, seed: int, step: int) -> Batch:
+        """Return new random samples for each step."""
+        return self._on_device(self.sample(self._batch_size, step_generator(seed, step)))
 
-    def test(self) -> Iterable[Batch]:
-        """Samples that no run trains on."""
+    def test_batches(self) -> Iterable[Batch]:
+        """Return random samples of steps that no run trains on."""
         for i in range(_TEST_BATCHES):
-            batch = self.sample(256, generator(0, -2 - i))
-            yield Batch(*(tensor.to(self._device) for tensor in batch))
+            yield self._on_device(self.sample(_TEST_BATCH_SIZE, step_generator(0, -2 - i)))
+
+    def _on_device(self, batch: Batch) -> Batch:
+        return Batch(*(tensor.to(self._device) for tensor in batch))
 
     @abstractmethod
     def sample(self, count: int, random: torch.Generator) -> Batch:
-        """``count`` random samples."""
+        """Return ``count`` random samples on the CPU."""
 
 
 def label_loss(prediction: Tensor, target: Tensor) -> Tensor:
-    """Cross-entropy at the positions where the label is due, for local losses.
+    """Compute the loss of local heads: cross-entropy at the positions that the mask selects.
 
     Args:
-        prediction: Logits, ``(*, classes + 1)``; the last is left out.
-        target: The label, one-hot, and, last, whether it is due here: ``(*, classes + 1)``.
+        prediction: Logits, ``(*, classes + 1)``; the last one is ignored.
+        target: One-hot label and, last, the mask: ``(*, classes + 1)``.
     """
-    label, due = target[..., :-1], target[..., -1]
+    label, mask = target[..., :-1], target[..., -1]
     losses = F.cross_entropy(prediction[..., :-1], label, reduction="none")
-    return (losses * due).sum() / due.sum().clamp_min(1)
+    return (losses * mask).sum() / mask.sum().clamp_min(1)
 
 
 class LabelTask(SequenceTask):
-    """One label for a sequence, answered at its last position.
+    """A task with one label for each sequence; the output at the last position predicts it.
 
-    The context holds the label at all positions, and where it is due.
+    The context holds at each position the one-hot label and a mask: 1 at the last position, else 0.
     """
 
-    local_params = {"loss": label_loss}  # noqa: RUF012
+    local_loss_params = {"loss": label_loss}  # noqa: RUF012
 
     def __init__(self, args: argparse.Namespace, classes: int) -> None:
         super().__init__(args)
         self.output_size = classes
         self.context_size = classes + 1
 
-    def labelled(self, input: Tensor, label: Tensor) -> Batch:
-        """A batch with its context."""
+    def labelled_batch(self, input: Tensor, label: Tensor) -> Batch:
+        """Return a batch of sequences with their labels and the context."""
         context = torch.zeros(*input.shape[:2], self.context_size)
         context[..., :-1] = F.one_hot(label, self.output_size).unsqueeze(1)
         context[:, -1, -1] = 1
         return Batch(input, label, context)
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
-        """Cross-entropy."""
+        """Compute the cross-entropy at the last position."""
         return F.cross_entropy(output[:, -1], target)
 
     def error(self, output: Tensor, batch: Batch) -> Tensor:
-        """The fraction of wrong labels."""
+        """Compute the fraction of wrong labels."""
         return (output[:, -1].argmax(-1) != batch.target).float().mean()
 
 
-def parser(task: str, description: str, *, steps: int, length: int) -> options.Parser:
-    """A parser with the options of all sequence tasks."""
-    made = options.shared(task, description, batch=64, every=max(1, steps // 10), length=str(steps))
-    made.set_defaults(default_steps=steps)
-    add = made.add_argument
-    add("--length", type=options.number(int, 1), default=length,
-        help="length of the sequences (default: %(default)s)")  # fmt: skip
-    add("--hidden", type=options.number(int, 1), default=64,
-        help="width of the LSTM layers (default: %(default)s)")  # fmt: skip
-    add("--depth", type=options.number(int, 1), default=2,
-        help="number of LSTM layers (default: %(default)s)")  # fmt: skip
-    add("--synthesizer", type=options.several([*SYNTHESIZERS]), default=["linear"],
+class DigitTask(LabelTask):
+    """A task on sequences of random one-hot digits; subclasses compute the label."""
+
+    def __init__(self, args: argparse.Namespace, classes: int) -> None:
+        super().__init__(args, classes)
+        self._digits, self._length = args.digits, args.length
+        self.input_size = args.digits
+
+    def sample(self, count: int, random: torch.Generator) -> Batch:
+        """Return sequences of ``--length`` digits below ``--digits``, and their labels."""
+        digits = torch.randint(self._digits, (count, self._length), generator=random)
+        return self.labelled_batch(F.one_hot(digits, self._digits).float(), self.label(digits))
+
+    @abstractmethod
+    def label(self, digits: Tensor) -> Tensor:
+        """Compute the labels ``(count,)`` of digits ``(count, length)``."""
+
+
+def sequence_parser(
+    task: str, description: str | None, *, steps: int, length: int
+) -> options.Parser:
+    """Return a parser with the options of all sequence tasks.
+
+    Args:
+        task: Name of the task's module.
+        description: Description of the task.
+        steps: Number of training steps if no option says it.
+        length: Default of ``--length``.
+    """
+    parser = comparison_options.comparison_parser(
+        task, description, batch=64, every=max(1, steps // 10), default_length=str(steps)
+    )
+    parser.set_defaults(default_steps=steps)
+    parser.add_integer("--length", length, "length of the sequences")
+    parser.add_integer("--hidden", 64, "width of the LSTM layers")
+    parser.add_integer("--depth", 2, "number of LSTM layers")
+    parser.add_argument(
+        "--synthesizer",
+        type=options.names(SYNTHESIZERS),
+        default=["linear"],
         metavar="NAME,...",
-        help=f"of modes dni and cdni, several of {', '.join(SYNTHESIZERS)} (default: linear); "
-        "local predicts the context and needs a mode that has one")  # fmt: skip
-    # Wide: errors of a prediction at one position go on to all positions before it.
-    add("--synthesizer-hidden", type=options.number(int, 1), default=128,
-        help="width of the synthesizers (default: %(default)s)")  # fmt: skip
-    return made
+        help=f"synthesizers to compare in the modes dni and cdni: {', '.join(SYNTHESIZERS)} "
+        "(default: linear); local predicts the context and needs a mode that has one",
+    )
+    # Wide by default, because an error of a prediction at one position affects all earlier ones.
+    parser.add_integer("--synthesizer-hidden", 128, "width of the synthesizers")
+    return parser
 
 
-def recipes(args: argparse.Namespace) -> list[Recipe]:
-    """The rows of the comparison: modes ``dni`` and ``cdni`` once for each synthesizer."""
+def digit_parser(task: str, description: str | None, *, steps: int, length: int) -> options.Parser:
+    """Return a parser with the options of all tasks on digits.
+
+    The arguments are those of :func:`sequence_parser`.
+    """
+    parser = sequence_parser(task, description, steps=steps, length=length)
+    parser.add_integer("--digits", 10, "number of different digits", minimum=2)
+    return parser
+
+
+def configurations(args: argparse.Namespace) -> list[Configuration]:
+    """Return the rows of the comparison: ``dni`` and ``cdni`` once for each synthesizer.
+
+    Raises:
+        TaskError: A synthesizer needs a context, and no mode has one.
+    """
     if "local" in args.synthesizer and not {"cdni", "local"} & {*args.mode}:
         raise TaskError("--synthesizer local predicts the context: choose --mode cdni or local")
-    rows: dict[str, Recipe] = {}
+    rows: dict[str, Configuration] = {}
     for mode in args.mode:
-        for name in args.synthesizer if mode in ("dni", "cdni") else [None]:
-            if name == "local":
-                # It needs a context, and with one it is what the mode of that name is.
-                if mode == "dni":
-                    continue
-                row = _recipe(args, "local", None)
+        for synthesizer in args.synthesizer if mode in ("dni", "cdni") else [None]:
+            if synthesizer != "local":
+                row = _configuration(args, mode, synthesizer)
+            elif mode == "cdni":
+                # With a context, this synthesizer is what the mode "local" consists of.
+                row = _configuration(args, "local", None)
             else:
-                row = _recipe(args, mode, name)
+                continue  # it needs a context
             rows[row.label] = row
     return [*rows.values()]
 
 
-def _recipe(args: argparse.Namespace, mode: str, name: str | None) -> Recipe:
-    dni: dict[str, Any] = {} if mode == "bp" else {"grad_lr": args.grad_lr}
-    if name is not None:
-        dni["dni_network"] = SYNTHESIZERS[name]
-        dni["hidden_size"] = args.synthesizer_hidden
-    return Recipe(mode, _LRS[mode] if args.lr is None else args.lr, name, dni)
+def _configuration(args: argparse.Namespace, mode: str, synthesizer: str | None) -> Configuration:
+    lr = _LEARNING_RATES[mode] if args.lr is None else args.lr
+    dni_arguments: dict[str, Any] = {} if mode == "bp" else {"grad_lr": args.grad_lr}
+    if synthesizer is not None:
+        dni_arguments["dni_network"] = SYNTHESIZERS[synthesizer]
+        dni_arguments["hidden_size"] = args.synthesizer_hidden
+    return Configuration(mode, lr, synthesizer, dni_arguments)
+
+
+def run(
+    parser: options.Parser,
+    task: Callable[[argparse.Namespace], SequenceTask],
+    argv: Sequence[str] | None,
+) -> int:
+    """Run a sequence task as a program and return its exit status.
+
+    Args:
+        parser: Parser of its options.
+        task: Makes the task from the options.
+        argv: Command-line arguments; None takes those of the process.
+    """
+    return comparison.run(parser, lambda args: (task(args), configurations(args)), argv)

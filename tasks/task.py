@@ -1,4 +1,4 @@
-"""What a task is: a network, data, a loss and an error."""
+"""The base class of the tasks: a network, training and test data, a loss and an error."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import nn, Tensor
 
-# Larger than any number of steps, so that seeds do not share batches.
-_STRIDE = 1_000_003
+# No run has as many steps, so runs with different seeds never use the same random numbers.
+_STEPS_PER_SEED = 1_000_003
 
 
 class Batch(NamedTuple):
-    """Samples on the device.
+    """Samples on the device of the network.
 
     Attributes:
-        input: Of the network.
-        target: Of the loss.
-        context: For the synthesizers, where a mode gives them one.
+        input: Input of the network.
+        target: Target of the loss.
+        context: Context of the synthesizers, in the modes that use one.
     """
 
     input: Tensor
@@ -28,48 +28,54 @@ class Batch(NamedTuple):
 
 
 class Task(ABC):
-    """Attributes that are not class variables are set by the tasks.
+    """A task on which modes of training are compared; subclasses set the attributes.
 
     Attributes:
-        layers: Where ``DNI`` cuts; None lets it choose.
-        local_params: ``dni_params`` of local losses.
-        context_size: Width of the context.
-        total: Steps of a run where none are asked for.
-        chance: Error of guessing.
+        layers: Argument ``layers`` of ``DNI``, which places the cuts.
+        local_loss_params: Argument ``dni_params`` of ``DNI`` for local losses.
+        context_size: Number of features of the context.
+        default_steps: Number of training steps if ``--steps`` is not given.
+        chance_error: Test error of the best constant answer.
     """
 
     layers: ClassVar[Any] = None
-    local_params: ClassVar[dict[str, Any]] = {}
+    local_loss_params: ClassVar[dict[str, Any]] = {}
     context_size: int
-    total: int
-    chance: float
+    default_steps: int
+    chance_error: float
 
     @abstractmethod
-    def network(self) -> nn.Module:
-        """A network with fresh weights, on the CPU."""
+    def build_network(self) -> nn.Module:
+        """Build a network with new random weights on the CPU."""
 
     @abstractmethod
-    def batch(self, seed: int, step: int) -> Batch:
-        """What to train on in a step: a function of seed and step, so that runs can be resumed."""
+    def training_batch(self, seed: int, step: int) -> Batch:
+        """Return the training batch of a step.
+
+        It depends on the arguments alone, so a resumed run trains on the same batches.
+        """
 
     @abstractmethod
-    def test(self) -> Iterable[Batch]:
-        """Test data, the same for all runs."""
+    def test_batches(self) -> Iterable[Batch]:
+        """Return the test data, which is the same for all runs."""
 
     @abstractmethod
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
-        """A scalar, the mean over the batch."""
+        """Compute the training loss, a scalar: the mean over the batch."""
 
     @abstractmethod
     def error(self, output: Tensor, batch: Batch) -> Tensor:
-        """The fraction of wrong answers, a scalar."""
+        """Compute the fraction of wrong answers, a scalar."""
 
 
-def seed_of(seed: int, step: int) -> int:
-    """A seed for one step of a run; negative steps are for data outside of it."""
-    return (seed * _STRIDE + step) % 2**32
+def step_seed(seed: int, step: int) -> int:
+    """Return the random seed of one step of a run.
+
+    Negative steps give seeds for random numbers that belong to no training step.
+    """
+    return (seed * _STEPS_PER_SEED + step) % 2**32
 
 
-def generator(seed: int, step: int) -> torch.Generator:
-    """Random numbers for one step of a run."""
-    return torch.Generator().manual_seed(seed_of(seed, step))
+def step_generator(seed: int, step: int) -> torch.Generator:
+    """Return a random number generator for one step of a run."""
+    return torch.Generator().manual_seed(step_seed(seed, step))

@@ -1,13 +1,16 @@
-"""The options that all tasks on windows of a recurrent net have."""
+"""Command-line options of the programs that train a recurrent network on windows."""
 
 from __future__ import annotations
 
-from . import options
+import argparse
+from pathlib import Path
+
+from . import files, options
 from .cells import CELLS
 
 
-def add(
-    made: options.Parser,
+def add_window_options(
+    parser: options.Parser,
     *,
     window: int,
     updates: int,
@@ -17,40 +20,36 @@ def add(
     factor: float,
     bound: float | None,
 ) -> None:
-    """Add them to a parser.
+    """Add the options to a parser; the other arguments are the defaults of the options."""
+    parser.add_integer("--window", window, "steps of a window", metavar="T")
+    parser.add_integer("--updates", updates, "windows to train on")
+    parser.add_number("--seconds", None, "training time of each run, instead of --updates")
+    parser.add_seeds()
+    parser.add_argument(
+        "--cell", choices=[*CELLS], default="lstm", help="recurrent layer (default: %(default)s)"
+    )
+    parser.add_integer("--hidden", hidden, "width of the recurrent layer")
+    parser.add_integer("--batch", 32, "sequences in a window", minimum=2)
+    parser.add_number("--lr", lr, "learning rate of the network")
+    parser.add_number("--clip", 1.0, "maximum norm of the gradient, 0 for none", positive=False)
+    parser.add_number("--grad-lr", 3e-3, "learning rate of the synthesizers")
+    parser.add_integer("--synthesizer-hidden", synthesizer_hidden, "width of the synthesizers")
+    parser.add_number(
+        "--factor", factor, "factor of the synthetic gradient of the state", positive=False
+    )
+    parser.add_number(
+        "--bound",
+        bound,
+        "maximum norm of the synthetic gradient, relative to the true gradient within a window",
+    )
 
-    Args:
-        made: The parser.
-        window: Default of ``--window``, and so on.
-        updates: Windows to learn from.
-        hidden: Width of the recurrent layer.
-        lr: The network's learning rate.
-        synthesizer_hidden: Width of the synthesizers.
-        factor: Share of the synthetic gradient.
-        bound: Its length at most.
+
+def check_output_folder(args: argparse.Namespace, *names: str) -> None:
+    """Check that the folder ``--out``, if it is given, holds none of the files.
+
+    Raises:
+        TaskError: It holds one of them.
     """
-    add = made.add_argument
-    add("--window", type=options.number(int, 1), default=window, metavar="T",
-        help="steps of a window (default: %(default)s)")  # fmt: skip
-    add("--updates", type=options.number(int, 1), default=updates,
-        help="windows to learn from (default: %(default)s)")  # fmt: skip
-    add("--seconds", type=options.number(float, 0, above=True),
-        help="learn for so long instead, in each mode and seed")  # fmt: skip
-    add("--seed", type=options.seeds, default=[1], metavar="SEED,...", help="default: 1")
-    add("--cell", choices=[*CELLS], default="lstm", help="default: %(default)s")
-    add("--hidden", type=options.number(int, 1), default=hidden,
-        help="width of the recurrent layer (default: %(default)s)")  # fmt: skip
-    add("--batch", type=options.number(int, 2), default=32,
-        help="sequences at a time (default: %(default)s)")  # fmt: skip
-    add("--lr", type=options.number(float, 0, above=True), default=lr,
-        help="the network's learning rate (default: %(default)s)")  # fmt: skip
-    add("--clip", type=options.number(float, 0), default=1.0,
-        help="norm that gradients are clipped to, 0 for none (default: %(default)s)")  # fmt: skip
-    add("--grad-lr", type=options.number(float, 0, above=True), default=3e-3,
-        help="the synthesizers' learning rate (default: %(default)s)")  # fmt: skip
-    add("--synthesizer-hidden", type=options.number(int, 1), default=synthesizer_hidden,
-        help="width of the synthesizers (default: %(default)s)")  # fmt: skip
-    add("--factor", type=options.number(float, 0), default=factor,
-        help="share of the synthetic gradient that is sent in (default: %(default)s)")  # fmt: skip
-    add("--bound", type=options.number(float, 0, above=True), default=bound,
-        help="its length at most, in those of true ones (default: %(default)s)")  # fmt: skip
+    folder: Path | None = args.out
+    if folder is not None:
+        files.check_unused(folder, names, "give another --out")

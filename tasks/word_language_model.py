@@ -1,22 +1,22 @@
-"""A word language model on the Penn Treebank, learned on windows of T words."""
+"""A word language model on the Penn Treebank, trained on windows of T words."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
 
-from . import language
+from . import language_training
 
 
-def _words(text: str) -> list[str]:
+def split_into_words(text: str) -> list[str]:
+    """Split a text at spaces; the end of a line is a word of its own."""
     return text.replace("\n", " <eos> ").split()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command line."""
-    return language.main(
-        language.parser("word_language_model", __doc__, hidden=200), _words, " ", argv
-    )
+    """Run the program and return its exit status."""
+    parser = language_training.language_parser("word_language_model", __doc__, hidden=200)
+    return language_training.run(parser, split_into_words, " ", argv)
 
 
 if __name__ == "__main__":

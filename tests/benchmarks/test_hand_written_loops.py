@@ -5,7 +5,7 @@ import copy
 import torch
 from torch.nn import functional as F
 
-from benchmarks import deep, eager_by_hand
+from benchmarks import deep_networks, eager_by_hand
 from benchmarks.overhead import by_hand, network
 from pytorch_dni import DNI, synthesizer_context
 
@@ -16,8 +16,8 @@ def test_the_hand_written_loop_learns_the_same():
     inner = copy.deepcopy(bare)
     opt = torch.optim.SGD(inner.parameters(), lr=0.1)
     net = DNI(inner, optim=opt, context_size=10, example_input=torch.randn(4, 12).double())
-    hand = by_hand(bare, net, 1e-3)
-    hand.opt = torch.optim.SGD(bare.parameters(), lr=0.1)  # Adam enlarges rounding errors.
+    # Adam enlarges rounding errors.
+    hand = by_hand(bare, net, torch.optim.SGD(bare.parameters(), lr=0.1))
     for _ in range(20):
         x, y = torch.randn(32, 12).double(), torch.randint(0, 10, (32,))
         hand.step(x, y)
@@ -35,7 +35,7 @@ def test_the_hand_written_loop_learns_the_same():
 
 def test_the_hand_written_eager_loop_learns_the_same():
     torch.manual_seed(0)
-    bare = deep.mlp(12, 16, 6).build(3).double()
+    bare = deep_networks.mlp(12, 16, 6).build(3).double()
     inner = copy.deepcopy(bare)
     opt = torch.optim.SGD(inner.parameters(), lr=0.1)
     example = torch.randn(16, 12).double()

@@ -4,15 +4,25 @@ import json
 
 import torch
 
-from benchmarks import calls, choices, compiled, deep, live, memory, speed, widths
+from benchmarks import (
+    calls,
+    choices,
+    compiled,
+    deep_networks,
+    memory,
+    memory_tracker,
+    speed,
+    training_methods,
+    widths,
+)
 from benchmarks.__main__ import main
-from benchmarks.measure import steps
+from benchmarks.timing import time_steps
 from tests.support.data import needs_data
 
 
 def test_times_are_relative_to_the_first():
     calls = []
-    found = steps({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, 2, 3, 1)
+    found = time_steps({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, 2, 3, 1)
     assert calls == (["a"] * 3 + ["b"] * 3) * 3
     assert found["a"].ratio == 1
     assert found["b"].low <= found["b"].ratio <= found["b"].high
@@ -26,16 +36,16 @@ def test_all_choices_are_measured():
 
 
 def test_eager_memory_does_not_grow_with_depth(monkeypatch, tmp_path, capsys):
-    small = {"small": deep.mlp(16, 64, 4)}
-    monkeypatch.setattr(deep, "KINDS", small)
+    small = {"small": deep_networks.mlp(16, 64, 4)}
+    monkeypatch.setattr(deep_networks, "NETWORK_TYPES", small)
     monkeypatch.setattr(memory, "DEPTHS", (4, 8))
     run = memory.run
     monkeypatch.setattr(memory, "run", lambda device: run(device, (4, 8), blocks=1))
     argv = ["memory", "--json", str(tmp_path / "figures.json"), "--plot", str(tmp_path)]
     assert main(argv) == 0
     figures = json.loads((tmp_path / "figures.json").read_text())["memory"]
-    bytes_ = {(row["way"], row["blocks"]): row["activation_bytes"] for row in figures}
-    assert {way for way, _ in bytes_} == {*deep.WAYS}
+    bytes_ = {(row["method"], row["blocks"]): row["activation_bytes"] for row in figures}
+    assert {way for way, _ in bytes_} == {*training_methods.METHODS}
     # A block keeps the inputs of its norm and of its linear layers, and no more.
     one = 64 * 16 * 4
     grows = bytes_["backpropagation", 8] - bytes_["backpropagation", 4]
@@ -61,7 +71,7 @@ def test_live_bytes_are_counted():
         (network.weight * torch.ones(8, 8)).sum().backward()
         optimizer.step()
 
-    alone, together = live.peaks(step, network, [], [optimizer])
+    alone, together = memory_tracker.peak_memory(step, network, [], [optimizer])
     assert 8000 <= alone < 8000 + 100
     assert together >= alone
 
@@ -74,16 +84,16 @@ def test_all_widths_are_measured():
 
 def test_operators_of_a_step_are_counted():
     _, figures = calls.run("cpu", depth=3, width=8)
-    found = {row["way"]: row["operators"] for row in figures}
-    assert set(found) == {*deep.WAYS}
+    found = {row["method"]: row["operators"] for row in figures}
+    assert set(found) == {*training_methods.METHODS}
     assert found["backpropagation"] < found["checkpoint, root"] < found["eager"]
-    with calls.Calls() as counted:
+    with calls.OperatorCounter() as counted:
         torch.ones(3).add(1).mul_(2)
     assert counted.count == 3
 
 
 def test_compiled_modules_are_measured(monkeypatch):
-    monkeypatch.setattr(deep, "KINDS", {"small": deep.mlp(8, 16, 4)})
+    monkeypatch.setattr(deep_networks, "NETWORK_TYPES", {"small": deep_networks.mlp(8, 16, 4)})
     backends, original = [], torch.compile
 
     def recorded(function, **options):
@@ -93,13 +103,13 @@ def test_compiled_modules_are_measured(monkeypatch):
     monkeypatch.setattr(torch, "compile", recorded)
     text, figures = compiled.run("cpu", depth=2, blocks=1, backend="eager")
     assert backends == ["eager"] * (1 + 2 + 2)  # A network, and two blocks for each other way.
-    assert [row["way"] for row in figures] == ["backpropagation", "default", "eager"]
+    assert [row["method"] for row in figures] == ["backpropagation", "default", "eager"]
     assert "compiled over plain" in text
 
 
 def test_speed_is_measured_with_all_threads_and_with_one():
     before = torch.get_num_threads()
     _, figures = speed.run("cpu", depth=3, width=8, blocks=1)
-    assert {row["way"] for row in figures} == {*deep.WAYS, "eager, by hand"}
+    assert {row["method"] for row in figures} == {*training_methods.METHODS, "eager, by hand"}
     assert {row["threads"] for row in figures} == {before, 1}
     assert torch.get_num_threads() == before

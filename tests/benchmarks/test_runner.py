@@ -6,12 +6,12 @@ import pytest
 
 from benchmarks import calls, choices, compiled, overhead
 from benchmarks.__main__ import main
-from tasks.options import TaskError
+from tasks.errors import TaskError
 
 
 def test_the_runner_prints_a_table_and_writes_figures(tmp_path, capsys, monkeypatch):
     quick = {"by hand": lambda: None, "DNI": lambda: None, "backpropagation": lambda: None}
-    monkeypatch.setattr(overhead, "contestants", lambda device: quick)
+    monkeypatch.setattr(overhead, "training_steps", lambda device: quick)
     assert main(["overhead", "--json", str(tmp_path / "figures.json")]) == 0
     assert "over by hand" in capsys.readouterr().out
     assert set(json.loads((tmp_path / "figures.json").read_text())["overhead"]) == set(quick)

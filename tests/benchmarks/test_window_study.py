@@ -2,7 +2,7 @@
 
 import json
 
-from benchmarks import window_figures, windows
+from benchmarks import window_results, windows
 
 
 def test_the_study_runs_every_mode_and_seed(tmp_path, capsys):
@@ -19,14 +19,14 @@ def test_the_study_runs_every_mode_and_seed(tmp_path, capsys):
 
 
 def test_intervals_and_results_at_a_time():
-    assert window_figures.interval([3, 3, 3]) == (3, 3)
-    low, high = window_figures.interval([0, 1] * 20)
+    assert window_results.confidence_interval([3, 3, 3]) == (3, 3)
+    low, high = window_results.confidence_interval([0, 1] * 20)
     assert 0.3 < low < 0.5 < high < 0.7
     row = {"solved": 2, "history": [[0, 0.0, 1], [50, 2.0, 2], [90, 5.0, 3]]}
-    assert [window_figures.result(row, t) for t in (0.0, 1.9, 2.0, 4.9, 9.0)] == [0, 0, 1, 1, 2]
-    assert window_figures.result(row) == 2
+    assert [window_results.result(row, t) for t in (0.0, 1.9, 2.0, 4.9, 9.0)] == [0, 0, 1, 1, 2]
+    assert window_results.result(row) == 2
     text = {"history": [[5, 1.0, 4.5], [9, 2.0, 3.5]]}
-    assert [window_figures.result(text, t) for t in (1.0, 1.9, 2.0)] == [4.5, 4.5, 3.5]
+    assert [window_results.result(text, t) for t in (1.0, 1.9, 2.0)] == [4.5, 4.5, 3.5]
 
 
 def test_every_mode_is_listed_at_its_best_learning_rate(tmp_path, capsys):

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from benchmarks import live
+from benchmarks import memory_tracker
 from pytorch_dni import BackwardInterface, DNI, DNI_Network, Linear_DNI, synthesizer_context
 
 
@@ -127,7 +127,7 @@ def test_gradients_of_many_calls_are_held_once():
         weights = [*interface.synthesizer.parameters()]
         optimizer = interface.learner.optimizer
         assert isinstance(interface.synthesizer, Linear_DNI)
-        return live.peaks(step, net.network, weights, [optimizer])[1], sum(
+        return memory_tracker.peak_memory(step, net.network, weights, [optimizer])[1], sum(
             w.numel() * 4 for w in weights
         )
 

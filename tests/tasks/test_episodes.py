@@ -39,7 +39,7 @@ def test_modes_may_run_for_the_same_time(capsys):
 
 
 def test_the_difficulty_grows_when_the_error_is_small():
-    training = episodes.Run(
+    training = episodes.EpisodeRun(
         "bptt", 1, recall_task.RecallTask(episode_args()), episode_args(lr=1e-2, hidden=16)
     )
     for _ in range(1500):
@@ -48,7 +48,7 @@ def test_the_difficulty_grows_when_the_error_is_small():
     assert [difficulty for _, _, difficulty in training.history] == [
         *range(1, training.difficulty + 1)
     ]
-    assert training.row()["solved"] == training.difficulty - 1
+    assert training.result()["solved"] == training.difficulty - 1
 
 
 def test_wrong_options_are_errors(capsys):

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tasks import mnist, mnist_interfaces, record
+from tasks import mnist, mnist_interfaces, output_folder
 from tests.support.data import needs_data
 from tests.support.programs import run
 
@@ -14,7 +14,7 @@ from tests.support.programs import run
 def test_wrapped_networks_learn(network, tmp_path, capsys):
     argv = ["--network", network, "--steps", 100, "--hidden", 64, "--mode", "bp,cdni,local"]
     assert run(mnist, *argv, "--batch", 32, "--lr", 1e-3, "--out", tmp_path / "run") == 0
-    rows = (tmp_path / "run" / record.METRICS).read_text().splitlines()
+    rows = (tmp_path / "run" / output_folder.METRICS).read_text().splitlines()
     errors = {row["mode"]: row["test_error"] for row in map(json.loads, rows)}
     assert errors["bp"] < 0.2
     assert errors["local"] < 0.3
@@ -31,7 +31,7 @@ def test_networks_with_interfaces_by_hand_learn(network, tmp_path, capsys):
     for mode in ("dni", "cdni", "full"):
         assert f"\n{mode} by hand " in printed
         assert f"\n{mode} wrapped " in printed
-    rows = [json.loads(row) for row in (out / record.METRICS).read_text().splitlines()]
+    rows = [json.loads(row) for row in (out / output_folder.METRICS).read_text().splitlines()]
     errors = {row["label"]: row["test_error"] for row in rows}
     assert errors["bp"] < 0.3
     assert abs(errors["cdni by hand"] - errors["cdni wrapped"]) < 0.2
@@ -43,5 +43,5 @@ def test_networks_with_interfaces_by_hand_learn(network, tmp_path, capsys):
 def test_networks_with_full_unlock_or_sparse_updates_learn(argv, tmp_path):
     common = ["--hidden", 32, "--batch", 32, "--steps", 120, "--mode", "cdni", "--layers", "6"]
     assert run(mnist, *common, *argv, "--lr", 1e-3, "--out", tmp_path / "run") == 0
-    rows = (tmp_path / "run" / record.METRICS).read_text().splitlines()
+    rows = (tmp_path / "run" / output_folder.METRICS).read_text().splitlines()
     assert json.loads(rows[-1])["test_error"] < 0.6

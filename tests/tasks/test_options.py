@@ -1,6 +1,6 @@
 """Options of tasks: errors in one line, and defaults of each mode."""
 
-from tasks import copy_task, mnist, options
+from tasks import copy_task, mnist
 from tasks.modes import MODES
 from tests.support.programs import fails
 
@@ -26,18 +26,18 @@ def test_wrong_options_are_errors_in_one_line(tmp_path, capsys, monkeypatch):
 
 
 def test_modes_have_their_own_defaults():
-    args = options.shared("mnist", "", batch=256, every=1, length="").parse_args([])
+    args = mnist.parser().parse_args([])
     args.network, args.depth, args.layers = "mlp", 3, None
     args.unlock, args.update_probability = "update", 1.0
-    shallow = {mode: mnist.recipe(args, mode) for mode in MODES}
+    shallow = {mode: mnist.configuration(args, mode) for mode in MODES}
     args.depth = 6
-    deep = {mode: mnist.recipe(args, mode) for mode in MODES}
+    deep = {mode: mnist.configuration(args, mode) for mode in MODES}
     assert shallow["bp"].lr == deep["bp"].lr == 3e-4
     assert deep["cdni"].lr < shallow["cdni"].lr
     args.update_probability = 0.1
-    sparse = {mode: mnist.recipe(args, mode) for mode in MODES}
+    sparse = {mode: mnist.configuration(args, mode) for mode in MODES}
     assert sparse["cdni"].lr > shallow["cdni"].lr
-    assert sparse["cdni"].options["update_probability"] == 0.1
+    assert sparse["cdni"].dni_arguments["update_probability"] == 0.1
     assert sparse["bp"] == shallow["bp"]
     args.lr = 0.5
-    assert {mnist.recipe(args, mode).lr for mode in MODES} == {0.5}
+    assert {mnist.configuration(args, mode).lr for mode in MODES} == {0.5}

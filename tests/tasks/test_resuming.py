@@ -6,7 +6,7 @@ import os
 import pytest
 import torch
 
-from tasks import adding_task, argmax_task, copy_task, record
+from tasks import adding_task, argmax_task, copy_task, output_folder
 from tests.support.programs import fails, run
 
 SMALL = ["--batch", "8", "--hidden", "8", "--length", "3", "--device", "cpu"]
@@ -19,7 +19,9 @@ def test_a_resumed_run_equals_an_uninterrupted_one(name, tmp_path):
     run(module, *common, "--steps", 4, "--out", tmp_path / "a")
     run(module, "--steps", 8, "--out", tmp_path / "a", "--resume", "--device", "cpu")
     run(module, *common, "--steps", 8, "--out", tmp_path / "b")
-    checkpoints = [torch.load(tmp_path / f / record.CHECKPOINT, weights_only=True) for f in "ab"]
+    checkpoints = [
+        torch.load(tmp_path / f / output_folder.CHECKPOINT, weights_only=True) for f in "ab"
+    ]
     for resumed, whole in zip(*(checkpoint["runs"] for checkpoint in checkpoints), strict=True):
         for key, value in whole["net"].items():
             if isinstance(value, torch.Tensor):
@@ -45,11 +47,11 @@ def test_nothing_is_overwritten(tmp_path, capsys):
     assert before == {path.name: path.read_bytes() for path in folder.iterdir()}
     buffer = io.BytesIO()
     torch.save({"step": print}, buffer)
-    for content in (b"", b"nonsense", before[record.CHECKPOINT][:200], buffer.getvalue()):
-        (folder / record.CHECKPOINT).write_bytes(content)
+    for content in (b"", b"nonsense", before[output_folder.CHECKPOINT][:200], buffer.getvalue()):
+        (folder / output_folder.CHECKPOINT).write_bytes(content)
         message = fails(capsys, copy_task, "--out", folder, "--resume")
         assert "unreadable checkpoint" in message
-        assert (folder / record.CHECKPOINT).read_bytes() == content
+        assert (folder / output_folder.CHECKPOINT).read_bytes() == content
 
 
 def test_a_failed_write_keeps_the_files(tmp_path, capsys, monkeypatch):

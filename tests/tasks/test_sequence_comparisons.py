@@ -7,8 +7,9 @@ import sys
 import pytest
 import torch
 
-from tasks import adding_task, argmax_task, copy_task, record, training
-from tasks.modes import MODES, Recipe
+from tasks import adding_task, argmax_task, copy_task, output_folder
+from tasks.comparison import Comparison
+from tasks.modes import Configuration, MODES
 from tests.support.programs import run, sequence_task
 
 SMALL = ["--batch", "8", "--hidden", "8", "--length", "3", "--device", "cpu"]
@@ -22,14 +23,14 @@ def test_a_comparison_prints_its_table_and_keeps_its_record(name, tmp_path, caps
     out = capsys.readouterr().out
     assert [line.split()[0] for line in out.splitlines()[3:]] == [*MODES]
     assert "step/bp" in out
-    rows = [json.loads(line) for line in (folder / record.METRICS).read_text().splitlines()]
+    rows = [json.loads(line) for line in (folder / output_folder.METRICS).read_text().splitlines()]
     assert [row["step"] for row in rows] == [3] * 4 + [6] * 4
     assert all(0 <= row["test_error"] <= 1 for row in rows)
-    checkpoint = torch.load(folder / record.CHECKPOINT, weights_only=True)
+    checkpoint = torch.load(folder / output_folder.CHECKPOINT, weights_only=True)
     assert checkpoint["step"] == 6
-    assert (folder / record.CURVES).read_bytes().startswith(b"\x89PNG")
+    assert (folder / output_folder.CURVES).read_bytes().startswith(b"\x89PNG")
     assert sorted(path.name for path in folder.iterdir()) == sorted(
-        [record.METRICS, record.CHECKPOINT, record.CURVES]
+        [output_folder.METRICS, output_folder.CHECKPOINT, output_folder.CURVES]
     )
 
 
@@ -49,9 +50,9 @@ def test_a_task_runs_as_a_program():
 
 def test_all_modes_start_with_the_same_weights():
     task = sequence_task(copy_task.CopyTask, 3)
-    recipes = [Recipe(mode, 1e-3) for mode in MODES]
-    comparison = training.Comparison(task, recipes, [1, 2], torch.device("cpu"))
-    weights = [next(run.net.parameters()) for run in comparison.runs]
+    recipes = [Configuration(mode, 1e-3) for mode in MODES]
+    comparison = Comparison(task, recipes, [1, 2], torch.device("cpu"))
+    weights = [next(run.model.parameters()) for run in comparison.runs]
     assert all(torch.equal(w, weights[0]) for w in weights[:4])
     assert all(torch.equal(w, weights[4]) for w in weights[4:])
     assert not torch.equal(weights[0], weights[4])

@@ -35,7 +35,7 @@ def test_argmax_data(target):
     for digits in itertools.product(range(5), repeat=4):
         label = max(digits) if target == "value" else digits.index(max(digits))
         guesses[label] = guesses.get(label, 0) + 1
-    assert task.chance == pytest.approx(1 - max(guesses.values()) / 5**4)
+    assert task.chance_error == pytest.approx(1 - max(guesses.values()) / 5**4)
 
 
 def test_adding_data():
@@ -45,4 +45,4 @@ def test_adding_data():
     assert batch.context.shape == (50, 3, 14)
     assert batch.context[:, :, -1].tolist() == [[0, 0, 1]] * 50
     guesses = [sum(digits) for digits in itertools.product(range(5), repeat=3)]
-    assert task.chance == pytest.approx(1 - max(map(guesses.count, guesses)) / 5**3)
+    assert task.chance_error == pytest.approx(1 - max(map(guesses.count, guesses)) / 5**3)

@@ -6,11 +6,11 @@ import sys
 SHIM = """
 import torch
 {before}
-from tasks import vision
+from tasks import torchvision_import
 from torchvision import datasets, models, transforms
 x = models.resnet18(num_classes=3).eval()(torch.randn(1, 3, 32, 32))
 assert x.shape == (1, 3)
-print(sorted(vision.declared))
+print(sorted(torchvision_import.declared))
 """
 
 

@@ -1,0 +1,89 @@
+"""Command-line options of the comparisons, and how a resumed run takes them from its checkpoint."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from . import options, output_folder
+from .errors import TaskError
+from .modes import MODES
+
+# These may differ when a run is resumed; the others determine its results.
+_CHANGEABLE = {"steps", "epochs", "out", "resume", "device", "data", "download"}
+
+
+def comparison_parser(
+    task: str,
+    description: str | None,
+    *,
+    batch: int,
+    every: int,
+    default_length: str,
+    modes: Mapping[str, str] = MODES,
+) -> options.Parser:
+    """Return a parser with the options of all comparisons.
+
+    Args:
+        task: Name of the task's module.
+        description: Description of the task.
+        batch: Default of ``--batch``.
+        every: Default of ``--every``.
+        default_length: Length of a run if no option says it, for the help text.
+        modes: Names and descriptions of the modes that can be compared.
+    """
+    parser = options.Parser(prog=f"python -m tasks.{task}", description=description)
+    parser.set_defaults(task=task, epochs=None)
+    parser.add_modes(modes)
+    parser.add_integer("--steps", None, f"training steps (default: {default_length})")
+    parser.add_integer("--batch", batch, "samples in a training step", minimum=2)
+    parser.add_number("--lr", None, "learning rate of the network (default: depends on the mode)")
+    parser.add_number(
+        "--grad-lr", None, "learning rate of the synthesizers (default: depends on their class)"
+    )
+    parser.add_seeds()
+    parser.add_integer("--every", every, "training steps between evaluations")
+    parser.add_device()
+    parser.add_output_folder("metrics, checkpoint and curves")
+    parser.add_argument(
+        "--resume", action="store_true", help="continue the run of the checkpoint in --out"
+    )
+    return parser
+
+
+def parse(
+    parser: options.Parser, argv: Sequence[str] | None
+) -> tuple[argparse.Namespace, dict[str, Any] | None]:
+    """Return the options and, if a run is to be resumed, its checkpoint.
+
+    A resumed run takes its options from the checkpoint; an option that is given must not differ.
+
+    Raises:
+        TaskError: Options contradict each other, or the checkpoint does not fit them.
+    """
+    args = parser.parse_args(argv)
+    if args.steps is not None and args.epochs is not None:
+        raise TaskError("--steps and --epochs exclude each other: give one of them")
+    if not args.resume:
+        return args, None
+    if args.out is None:
+        raise TaskError("--resume needs --out, the folder of the run to continue")
+    checkpoint = output_folder.load_checkpoint(args.out)
+    saved = checkpoint["options"]
+    if checkpoint["task"] != args.task or {*saved} != {*determining_options(args)}:
+        raise TaskError(f"the checkpoint in {args.out} is of another task or version")
+    parser.set_defaults(**saved)
+    args = parser.parse_args(argv)
+    for name, value in saved.items():
+        if getattr(args, name) != value:
+            raise TaskError(
+                f"--{name.replace('_', '-')} differs from the run in {args.out}, "
+                f"where it is {value!r}: omit it, or give another --out"
+            )
+    return args, checkpoint
+
+
+def determining_options(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the options that determine the results of a run, as plain data."""
+    return {name: value for name, value in vars(args).items() if name not in _CHANGEABLE}
