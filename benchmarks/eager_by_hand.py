@@ -108,11 +108,11 @@ class _EagerSynthesizer:
 
 
 class EagerHandWrittenLoop:
-    """Trains a network of blocks with a cut behind each block.
+    """Trains a network of blocks with a cut after each block.
 
     Args:
         network: The network.
-        synthesizers: One behind each block.
+        synthesizers: One after each block.
         optimizer: Optimizer of the network.
     """
 
@@ -159,7 +159,7 @@ class EagerHandWrittenLoop:
             output_gradient: Its gradient; None for the loss.
             parameters: Parameters of the part.
             x: Input of the part.
-            previous: Synthesizer behind the previous part, and its prediction of the gradient of
+            previous: Synthesizer after the previous part, and its prediction of the gradient of
                 ``x``; None for the first part.
         """
         inputs = [*parameters] if previous is None else [*parameters, x]

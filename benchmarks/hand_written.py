@@ -62,7 +62,7 @@ class HandWrittenLoop:
 
     Args:
         parts: The parts of the network in order; the last one computes the logits.
-        synthesizers: One behind each part but the last; they map the activation and the one-hot
+        synthesizers: One after each part but the last; they map the activation and the one-hot
             label, joined, to a prediction of the activation's gradient.
         optimizer: Optimizer of the network.
         synthesizer_optimizer: Optimizer of the synthesizers.

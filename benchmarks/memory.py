@@ -30,8 +30,8 @@ def run(device: str, depths: tuple[int, ...] = DEPTHS, blocks: int = 5) -> tuple
     Returns:
         A table and its figures.
     """
-    header = ["network", "blocks", "method", "activations, MiB", "/ bp", "with gradients, MiB"]
-    header += ["ms / step", "/ bp", "range"]
+    header = ["network", "blocks", "method", "activations, MiB", "activations / bp"]
+    header += ["with gradients, MiB", "ms / step", "step time / bp", "range"]
     rows, figures = [], []
     for name, network_type in deep_networks.NETWORK_TYPES.items():
         for depth in depths:

@@ -1,4 +1,4 @@
-"""Step times that are compared within one run, so that noise of the machine matters little."""
+"""Step times of several training steps, measured in turn on the same machine."""
 
 from __future__ import annotations
 

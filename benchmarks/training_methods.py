@@ -19,7 +19,7 @@ from .deep_networks import CLASSES, DeepNetwork, NetworkType
 Step = Callable[[], None]
 
 #: Backpropagation; with activation checkpointing, in as many segments as the square root of the
-#: number of blocks, and in one segment for each block; synthetic gradients with a cut behind each
+#: number of blocks, and in one segment for each block; synthetic gradients with a cut after each
 #: block, by default and with ``eager=True``; local losses with ``eager=True``.
 METHODS = ("backpropagation", "checkpoint, root", "checkpoint, each", "default", "eager", "local")
 

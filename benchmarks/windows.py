@@ -16,9 +16,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tasks import char_language_model, copy_task, files, options, recall_task, repeat_copy_task
+from tasks import (
+    char_language_model,
+    copy_task,
+    files,
+    language_runs,
+    options,
+    recall_task,
+    repeat_copy_task,
+)
 from tasks.episodes import EpisodeRun, EpisodeTask, MODES
-from tasks.language_runs import LanguageRun, PennTreebank
+from tasks.errors import TaskError
 
 from . import window_results
 
@@ -79,12 +87,15 @@ def _study_episodes(
 def _study_text(
     given: list[str], modes: Sequence[str], args: argparse.Namespace
 ) -> list[dict[str, Any]]:
+    unknown = [mode for mode in modes if mode not in language_runs.MODES]
+    if unknown:
+        raise TaskError(f"the task {_TEXT} has no mode {', '.join(unknown)}")
     task_args = char_language_model.window_parser().parse_args(given)
-    text = PennTreebank(task_args.data, list)
+    text = language_runs.PennTreebank(task_args.data, list)
     evaluate_every = max(args.updates // _EVALUATIONS, 1)
     results = []
     for seed in range(1, args.seeds + 1):
-        runs = [LanguageRun(mode, seed, text, task_args) for mode in modes]
+        runs = [language_runs.LanguageRun(mode, seed, text, task_args) for mode in modes]
         for _ in range(args.updates):
             for run in runs:
                 run.update()

@@ -24,7 +24,7 @@ MODES = {
     "dni": "synthetic gradients of the state at the end of a window",
     "cdni": "dni with the targets of the next window as context",
     "returns": "dni with lambda-returns as targets of the synthesizer",
-    "traces": "dni with eligibility traces, for a linear synthesizer",
+    "traces": "dni with eligibility traces and a linear synthesizer",
     "auxiliary": "dni with the auxiliary task",
     "critic": "the gradient of a critic's prediction of later losses",
 }
@@ -34,11 +34,10 @@ _MODE_ARGUMENTS: dict[str, dict[str, Any]] = {
     "traces": {"dni_network": Linear_DNI, "dni_params": {"num_layers": 0, "norm": None}},
 }
 
-# The curriculum: the difficulty rises when the running mean of the error of at least this many
-# episodes is below this many bits for each requested bit.
-_MIN_EPISODES = 20
-_MAX_ERROR = 0.15
-_ERROR_DECAY = 0.9
+# The curriculum raises the difficulty when the running mean of the error is small enough.
+_MAX_ERROR = 0.15  # bits of error for each requested bit
+_MIN_EPISODES = 20  # at each difficulty
+_ERROR_DECAY = 0.9  # of the running mean over episodes
 
 
 class Episode(NamedTuple):
@@ -190,7 +189,7 @@ class EpisodeRun(WindowRun):
 
     def progress(self) -> str:
         """Return difficulty and error for the progress bar."""
-        return f"length {self.difficulty}, error {self.error:.2f} bits"
+        return f"difficulty {self.difficulty}, error {self.error:.2f} bits"
 
     def result(self) -> dict[str, Any]:
         """Return the figures of the run as plain data."""

@@ -203,7 +203,7 @@ def parser() -> options.Parser:
         "--layers",
         type=lambda text: text.split(","),
         metavar="NAME,...",
-        help="modules to cut at; 6 is in the middle (default: all hidden layers)",
+        help="modules to cut after, such as 6 for the middle one of three (default: all)",
     )
     add(
         "--unlock",
@@ -217,7 +217,7 @@ def parser() -> options.Parser:
         type=_probability,
         default=1.0,
         metavar="P",
-        help="share of the steps in which each part learns, at random (default: %(default)s)",
+        help="probability that a part learns in a step (default: %(default)s)",
     )
     return parser
 

@@ -73,7 +73,7 @@ class Configuration:
         return DNI(network, optimizer, **arguments)
 
     def context(self, batch: Batch) -> AbstractContextManager[None]:
-        """Return the context manager for the forward pass, which gives the context."""
+        """Return the context manager for the forward pass; synthesizers get the context in it."""
         if self.mode in ("bp", "dni"):
             return nullcontext()
         return synthesizer_context(batch.context)

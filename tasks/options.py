@@ -24,10 +24,13 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {' '.join(message.split())}\n")
 
     def add_integer(
-        self, name: str, default: int | None, help: str, *, minimum: int = 1, **more: Any
+        self, name: str, default: int | None, help: str, *, minimum: int = 1, **settings: Any
     ) -> None:
-        """Add an option that takes a whole number of at least ``minimum``."""
-        self._add(name, number(int, minimum), default, help, more)
+        """Add an option that takes a whole number of at least ``minimum``.
+
+        Further settings are those of ``add_argument``.
+        """
+        self._add(name, number(int, minimum), default, help, settings)
 
     def add_number(
         self,
@@ -36,10 +39,13 @@ class Parser(argparse.ArgumentParser):
         help: str,
         *,
         positive: bool = True,
-        **more: Any,
+        **settings: Any,
     ) -> None:
-        """Add an option that takes a finite number: a positive one, or one that may be 0."""
-        self._add(name, number(float, 0, exclusive=positive), default, help, more)
+        """Add an option that takes a finite number: a positive one, or one that may be 0.
+
+        Further settings are those of ``add_argument``.
+        """
+        self._add(name, number(float, 0, exclusive=positive), default, help, settings)
 
     def add_modes(self, modes: Mapping[str, str], default: Sequence[str] | None = None) -> None:
         """Add the option ``--mode``.
@@ -81,15 +87,26 @@ class Parser(argparse.ArgumentParser):
         self.add_argument("--out", type=Path, metavar="DIR", help=f"folder for {content}")
 
     def _add(
-        self, name: str, kind: Callable[[str], Any], default: Any, help: str, more: dict[str, Any]
+        self,
+        name: str,
+        kind: Callable[[str], Any],
+        default: Any,
+        help: str,
+        settings: dict[str, Any],
     ) -> None:
         if default is not None:
             help += " (default: %(default)s)"
-        self.add_argument(name, type=kind, default=default, help=help, **more)
+        self.add_argument(name, type=kind, default=default, help=help, **settings)
 
 
 def number(kind: type, minimum: float, exclusive: bool = False) -> Callable[[str], Any]:
-    """Return an argument type: a finite number of at least (or above) ``minimum``."""
+    """Return an argument type: a finite number of at least ``minimum``.
+
+    Args:
+        kind: ``int`` or ``float``.
+        minimum: The smallest number.
+        exclusive: Whether ``minimum`` itself is excluded.
+    """
 
     def convert(text: str) -> Any:
         try:
@@ -108,7 +125,7 @@ def number(kind: type, minimum: float, exclusive: bool = False) -> Callable[[str
 
 
 def numbers(kind: type, minimum: float, exclusive: bool = False) -> Callable[[str], list[Any]]:
-    """Return an argument type: numbers as in :func:`number`, separated by commas."""
+    """Return an argument type: numbers, separated by commas; arguments as in :func:`number`."""
     convert = number(kind, minimum, exclusive)
     return lambda text: [convert(part) for part in text.split(",")]
 
@@ -130,12 +147,12 @@ def names(choices: Iterable[str]) -> Callable[[str], list[str]]:
 
 
 def seeds(text: str) -> list[int]:
-    """Convert an argument to different whole numbers, which commas separate."""
+    """Convert an argument, whole numbers separated by commas; leave out repeated ones."""
     return list(dict.fromkeys(numbers(int, 0)(text)))
 
 
 def device(text: str) -> torch.device:
-    """Convert an argument to a device that is available."""
+    """Convert an argument, the name of an available device."""
     try:
         found = torch.device(text)
         torch.zeros(1, device=found).item()

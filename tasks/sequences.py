@@ -164,7 +164,7 @@ def sequence_parser(
         default=["linear"],
         metavar="NAME,...",
         help=f"synthesizers to compare in the modes dni and cdni: {', '.join(SYNTHESIZERS)} "
-        "(default: linear); local predicts the context and needs a mode that has one",
+        "(default: linear); local predicts the context, so it needs --mode cdni or local",
     )
     # Wide by default, because an error of a prediction at one position affects all earlier ones.
     parser.add_integer("--synthesizer-hidden", 128, "width of the synthesizers")

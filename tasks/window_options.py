@@ -23,13 +23,15 @@ def add_window_options(
     """Add the options to a parser; the other arguments are the defaults of the options."""
     parser.add_integer("--window", window, "steps of a window", metavar="T")
     parser.add_integer("--updates", updates, "windows to train on")
-    parser.add_number("--seconds", None, "training time of each run, instead of --updates")
+    parser.add_number(
+        "--seconds", None, "training time of each run in seconds, instead of --updates"
+    )
     parser.add_seeds()
     parser.add_argument(
         "--cell", choices=[*CELLS], default="lstm", help="recurrent layer (default: %(default)s)"
     )
     parser.add_integer("--hidden", hidden, "width of the recurrent layer")
-    parser.add_integer("--batch", 32, "sequences in a window", minimum=2)
+    parser.add_integer("--batch", 32, "sequences in a batch", minimum=2)
     parser.add_number("--lr", lr, "learning rate of the network")
     parser.add_number("--clip", 1.0, "maximum norm of the gradient, 0 for none", positive=False)
     parser.add_number("--grad-lr", 3e-3, "learning rate of the synthesizers")
