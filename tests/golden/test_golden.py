@@ -48,7 +48,9 @@ def test_results_equal_the_recorded_ones(name):
     assert found.get("error") == recorded.get("error")
     if "error" in recorded:
         return
-    if fingerprint() == RECORDED["machine"]:
+    here, there = fingerprint(), RECORDED["machine"]
+    if here == there:
         assert found["digest"] == recorded["digest"]
-    elif comparable(name):
+    elif here["torch"] == there["torch"] and comparable(name):
+        # Other versions of PyTorch draw other random numbers, in dropout for example.
         agree(found["summary"], recorded["summary"])
