@@ -163,7 +163,8 @@ def device(text: str) -> torch.device:
 
 def default_device() -> torch.device:
     """Return the accelerator if there is one, or else the CPU."""
-    found = torch.accelerator.current_accelerator(check_available=True)
+    available = torch.accelerator.is_available()
+    found = torch.accelerator.current_accelerator() if available else None
     return torch.device("cpu") if found is None else found
 
 

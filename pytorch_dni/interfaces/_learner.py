@@ -91,10 +91,14 @@ class Learner:
                 self._add_parameters(parameters, default_lr if self._lr is None else self._lr)
 
     def _add_parameters(self, parameters: list[nn.Parameter], lr: float) -> None:
+        new = self._build(parameters, lr)
         if self.optimizer is None:
-            self.optimizer = self._build(parameters, lr)
+            self.optimizer = new
             self._groups[lr] = 0
-        elif lr in self._groups:
+            return
+        # Some optimizers make the state of parameters in their constructor only.
+        self.optimizer.state.update(new.state)
+        if lr in self._groups:
             # Into the same group: synthesizers that share options share a kernel.
             self.optimizer.param_groups[self._groups[lr]]["params"].extend(parameters)
         else:
