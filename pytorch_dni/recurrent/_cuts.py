@@ -106,7 +106,7 @@ class StateCuts:
     ) -> None:
         if self._target.replays:
             return
-        self._drop_window()
+        self._injections = []
         for stateful in self._modules:
             stateful.begin_window()
         if self._learning():
