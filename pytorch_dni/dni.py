@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from types import MappingProxyType
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -19,11 +18,10 @@ from ._arguments import (
 )
 from ._rooms import Rooms
 from ._statistics import InterfaceStats
-from ._torch import apply_to_tensors
+from ._wrapper import NetworkWrapper
 from .cuts import (
     BPLambda,
     ForwardSpec,
-    Interface,
     Schedule,
     SynthesizerFactory,
     SynthesizerSpec,
@@ -36,7 +34,7 @@ from .placement import Layers, parts_table
 from .recurrent import FutureGradient
 
 
-class DNI(nn.Module):
+class DNI(NetworkWrapper):
     """Wraps a network so that its parts learn from synthetic gradients; the loop stays as it is.
 
     An interface stands at each cut. When the true gradient reaches it in ``loss.backward()``, its
@@ -121,8 +119,7 @@ class DNI(nn.Module):
         grad_steps: int | None = None,
         example_input: Any = None,
     ) -> None:
-        super().__init__()
-        check_network(network, optim, DNI)
+        check_network(network, optim, NetworkWrapper)
         places = choose_places(network, layers, recursive, skip_last_layer, recurrent)
         sizes = (hidden_size, context_size)
         factory = SynthesizerFactory(dni_network, dni_params, *sizes, unlock, forward_network)
@@ -130,29 +127,12 @@ class DNI(nn.Module):
         schedule = Schedule(update_probability, torch.initial_seed())
         learner = Learner(grad_optim, grad_lr, schedule.repeats(grad_steps, factory.regresses))
         policy = UpdatePolicy(bp_lambda, schedule, learner)
-        self._rooms = Rooms(network, places, factory, learner, policy, eager, future)
+        rooms = Rooms(network, places, factory, learner, policy, eager, future)
+        super().__init__(network, rooms)
         self.optim = optim
-        self.network = network
-        self.training = network.training
         if example_input is not None:
-            self._rooms.cuts.place_by_example(*example_call(example_input, places))
-        self._rooms.register()
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the network's own forward pass."""
-        self._rooms.learner.discard()
-        if self.network.training:
-            self._rooms.register()
-        return self.network(*args, **kwargs)
-
-    def train(self, mode: bool = True) -> DNI:
-        """Set training or evaluation; in evaluation the network has no hook of the wrapper."""
-        super().train(mode)
-        if mode:
-            self._rooms.register()
-        else:
-            self._rooms.detach_hooks()
-        return self
+            rooms.cuts.place_by_example(*example_call(example_input, places))
+        rooms.register()
 
     def compile(self, **options: Any) -> None:
         """Compile the modules between cuts, each separately; results stay the same.
@@ -164,19 +144,6 @@ class DNI(nn.Module):
             options: Options of ``torch.compile``.
         """
         self._rooms.cuts.compile(options)
-
-    def unwrap(self) -> nn.Module:
-        """Return the bare network as it was: no hook, attribute or parameter is left in it."""
-        self._rooms.close()
-        return self.network
-
-    @property
-    def interfaces(self) -> Mapping[str, Interface]:
-        """The interfaces by the qualified name of the module whose output they cut.
-
-        Empty until they are built: from ``example_input``, or in the first training forward pass.
-        """
-        return MappingProxyType({**self._rooms.in_space.by_name, **self._rooms.in_time.interfaces})
 
     @property
     def bp_lambda(self) -> BPLambda:
@@ -261,35 +228,3 @@ class DNI(nn.Module):
             DNIError: No window has run, or it has been gone through already.
         """
         self._rooms.in_time.backward_state()
-
-    def __getattr__(self, name: str) -> Any:
-        """Look up in the network what the wrapper lacks."""
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            network = self.__dict__.get("_modules", {}).get("network")
-            if network is None:
-                raise
-            return getattr(network, name)
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> DNI:
-        # The synthesizers are no submodules (their parameters are not the user's to train), but
-        # they move with the network.
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        for interface in self.interfaces.values():
-            apply_to_tensors(interface, fn)
-        self._rooms.learner.move_state()
-        return self
-
-    def get_extra_state(self) -> dict[str, Any]:
-        """Return synthesizers, normalisation and optimizer for ``state_dict``, as plain data."""
-        return self._rooms.state_dict()
-
-    def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Continue from a saved state, in a wrapper that has run as well as in a fresh one.
-
-        Raises:
-            CheckpointError: It does not fit this network or this wrapper's arguments. Nothing has
-                changed.
-        """
-        self._rooms.load_state_dict(state)
