@@ -1,5 +1,6 @@
 """Synthetic gradients (Decoupled Neural Interfaces) for any PyTorch module, in one line."""
 
+from ._audit import Audit, PartAudit
 from ._statistics import InterfaceStats
 from .context import synthesizer_context
 from .dni import DNI
@@ -30,6 +31,8 @@ __all__ = [
     "DNI",
     "synthesizer_context",
     "InterfaceStats",
+    "Audit",
+    "PartAudit",
     "UnidirectionalInterface",
     "ForwardInterface",
     "BackwardInterface",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import copy
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from ._arguments import (
     example_call,
     Recurrent,
 )
+from ._audit import Audit, compare, cut_off, gradients
 from ._rooms import Rooms
 from ._statistics import InterfaceStats
 from ._wrapper import NetworkWrapper
@@ -191,6 +193,38 @@ class DNI(NetworkWrapper):
             for name, interface in self.interfaces.items()
         }
         return parts_table(self._rooms.cuts.parts, sizes)
+
+    def audit(self, closure: Callable[[Any], Tensor]) -> Audit:
+        """Compare one step's gradients with those of backpropagation, part by part.
+
+        Copies of the network run the step: under the wrapper, bare, and bare with no gradient
+        passing any cut. The last one finds parameters that learn by a way around the cuts. The
+        network, the synthesizers and random numbers stay as they are.
+
+        Args:
+            closure: Runs a forward pass of the network that it is given, and returns the loss.
+
+        Raises:
+            DNIError: The parts are not known yet, the network is in evaluation, or there is no
+                loss.
+
+        Example::
+
+            print(net.audit(lambda network: criterion(network(x), y)))
+        """
+        if not self._rooms.cuts.placed or not self.network.training:
+            raise DNIError(
+                "audit() needs a network in training whose parts are known: call it after a "
+                "training forward pass, or give example_input"
+            )
+        wrapped, bare, separated = (copy.deepcopy(self) for _ in range(3))
+        found = gradients(wrapped, closure, wrapped.network)
+        network = bare.unwrap()
+        exact = gradients(network, closure, network)
+        cuts = [name for name in separated.interfaces if name in dict(self.network.named_modules())]
+        network = separated.unwrap()
+        cut_off(network, cuts)
+        return compare(self._rooms.cuts.parts, found, exact, gradients(network, closure, network))
 
     def end_of_sequence(self, mask: Tensor | None = None) -> None:
         """Tell that the sequences of samples ended with the window that has just run.
