@@ -7,15 +7,27 @@ import torch
 
 from pytorch_dni import BasicSynthesizer, BidirectionalInterface, RNN_DNI
 from tests.support.checkpoints import through_file, through_pickle
+from tests.support.wrapped import assert_equal
 
 
-def learn(cut, steps, seed):
+def synthesizers(cut):
+    return cut.forward_interface.synthesizer, cut.backward_interface.synthesizer
+
+
+def learn(cut, steps, seed, user_trains):
+    """Train on random activations; return the synthetic gradient of each step."""
     generator = torch.Generator().manual_seed(seed)
+    optimizer = torch.optim.SGD(cut.parameters(), lr=0.1) if user_trains else None
+    grads = []
     for _ in range(steps):
         h = torch.randn(6, 5, generator=generator, requires_grad=True)
         x = torch.randn(6, 3, generator=generator)
         cut(h, x).square().sum().backward()
-    return h.grad
+        if optimizer is not None:
+            optimizer.step()
+            optimizer.zero_grad()
+        grads.append(h.grad)
+    return grads
 
 
 @pytest.mark.parametrize("optim", ["adam", None])
@@ -27,14 +39,19 @@ def test_copies_and_loaded_interfaces_train_like_the_original(how, optim):
         )
 
     cut = make()
-    learn(cut, 3, 1)
+    learn(cut, 3, 1, optim is None)
     if how == "state_dict":
         other = make()
         other.load_state_dict(through_file(cut.state_dict()))
     else:
         other = copy.deepcopy(cut) if how == "deepcopy" else through_pickle(cut)
-    if optim is None:
-        for one in (cut, other):
-            one.zero_grad()
-    assert torch.equal(learn(cut, 3, 2), learn(other, 3, 2))
+    before = copy.deepcopy(synthesizers(cut))
+    found, expected = (learn(one, 3, 2, optim is None) for one in (other, cut))
+    assert all(grad.any() for grad in expected)
+    assert_equal(found, expected)
+    for start, ours, theirs in zip(before, synthesizers(other), synthesizers(cut), strict=True):
+        assert_equal([*ours.parameters()], [*theirs.parameters()])
+        changed = zip(start.parameters(), theirs.parameters(), strict=True)
+        assert all(not torch.equal(old, new) for old, new in changed)
     assert cut.stats() == other.stats()
+    assert cut.forward_interface.stats() == other.forward_interface.stats()

@@ -1,5 +1,7 @@
 """In-place operations, retained graphs and several graphs at once."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -58,16 +60,84 @@ class Unscaled(nn.Module):
         return self.layers(trigger)
 
 
+KINDS = [Unscaled, lambda i, o: BasicSynthesizer(o, 1, trigger_dim=i)]
+
+
+def all_gradients(*modules):
+    return [parameter.grad for module in modules for parameter in module.parameters()]
+
+
+def summed_gradients(passes, loss, *modules):
+    """Return the sums of the gradients of passes, each of which has a graph of its own."""
+    grads = []
+    for _ in range(passes):
+        for module in modules:
+            module.zero_grad()
+        loss().backward()
+        grads.append(all_gradients(*modules))
+    return [sum(grad) for grad in zip(*grads, strict=True)]
+
+
 @pytest.mark.parametrize("optim", ["adam", None])
-@pytest.mark.parametrize("make", [Unscaled, lambda i, o: BasicSynthesizer(o, 1, trigger_dim=i)])
+@pytest.mark.parametrize("make", KINDS)
 def test_a_retained_graph_teaches_again_and_two_graphs_may_be_open(make, optim):
     both = BidirectionalInterface(make(3, 5), make(5, 5), optim=optim)
     layer, x = nn.Linear(3, 5), torch.randn(6, 3)
+    separate, separate_layer = copy.deepcopy((both, layer))
     losses = [both(layer(x), x).square().sum() for _ in range(2)]
     losses[0].backward(retain_graph=True)
     losses[1].backward()
     losses[0].backward()
     assert both.stats().updates == both.forward_interface.stats().updates == 3
+    if optim is None:  # No synthesizer changes between the passes.
+        expected = summed_gradients(
+            3, lambda: separate(separate_layer(x), x).square().sum(), separate, separate_layer
+        )
+        torch.testing.assert_close(all_gradients(both, layer), expected)
+        assert any(grad.any() for grad in expected)
+
+
+@pytest.mark.parametrize("optim", ["adam", None])
+@pytest.mark.parametrize("make", KINDS)
+def test_a_retained_graph_equals_two_passes_at_a_backward_interface(make, optim):
+    synthesizer = make(5, 5)
+    for parameter in synthesizer.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    cut, layer, x = BackwardInterface(synthesizer, optim=optim), nn.Linear(3, 5), torch.randn(6, 3)
+    separate, separate_layer = copy.deepcopy((cut, layer))
+    loss = cut(layer(x)).square().sum()
+    loss.backward(retain_graph=True)
+    loss.backward()
+    expected = summed_gradients(
+        2, lambda: separate(separate_layer(x)).square().sum(), separate, separate_layer
+    )
+    assert layer.weight.grad.any()
+    torch.testing.assert_close(all_gradients(cut, layer), expected)
+    found, expected = cut.synthesizer.state_dict(), separate.synthesizer.state_dict()
+    torch.testing.assert_close(found, expected)
+    assert cut.stats() == separate.stats()
+
+
+def test_retained_and_open_graphs_follow_the_equations_at_a_bidirectional_interface():
+    both = BidirectionalInterface(synthesizer(3, 5), synthesizer(5, 5), optim="sgd", lr=LR)
+    activations, gradients = Regression(3, 5, LR), Regression(5, 5, LR)
+    layer = linear(3, 5)
+    for _ in range(3):
+        xs = [double(4, 3) for _ in range(2)]
+        hs = [x @ layer.weight.detach().t() for x in xs]
+        losses = [both(layer(x), x).square().sum() for x in xs]
+        passed_on = [activations.predict(x) for x in xs]
+        layer.zero_grad()
+        expected = torch.zeros_like(layer.weight.detach())
+        for i in (0, 1, 0):
+            losses[i].backward(retain_graph=True)
+            expected += gradients.predict(hs[i]).t() @ xs[i]
+            activations.learn(xs[i], hs[i])
+            gradients.learn(hs[i], 2 * passed_on[i])
+        assert_close(layer.weight.grad, expected)
+    assert expected.any()
+    assert_matches_regression(both.forward_interface.synthesizer, activations)
+    assert_matches_regression(both.backward_interface.synthesizer, gradients)
 
 
 def test_open_graphs_teach_the_synthesizer_as_it_is_at_their_backward_pass():

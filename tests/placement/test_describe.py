@@ -24,10 +24,12 @@ def test_the_table_lists_parameters_cuts_and_costs():
     assert cuts == [*net.interfaces, "-"]
     size = sum(p.numel() for p in net.interfaces[cuts[0]].synthesizer.parameters())
     assert rows[0][5].strip() == f"{size:,}"
-    # The bytes of the leaf modules of a block: a layer norm and two linear layers. The block's own
-    # sum belongs to no leaf.
-    of_block = 6 * (16 + 32 + 16) * 4
-    assert int(rows[-1][3].replace(",", "")) in (6 * 3 * 4, of_block + 6 * 3 * 4)
+    # The bytes of the leaf modules: the first layer, blocks of a layer norm and two linear layers,
+    # and the last layer. A block's own sum belongs to no leaf.
+    first, block, last = 6 * 16 * 4, 6 * (16 + 32 + 16) * 4, 6 * 3 * 4
+    assert cuts == ["1.0", "1.2", "-"]
+    costs = [int(row[3].replace(",", "")) for row in rows]
+    assert costs == [first + block, 2 * block, block + last]
 
 
 def test_the_table_covers_every_kind_of_wrapper():

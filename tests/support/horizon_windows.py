@@ -89,8 +89,11 @@ def run_windows(net, pairs, state=None):
     return states, state
 
 
-def bare_and_wrapped(name, target, num_layers=0, **given):
-    """Return a network of the zoo, and a copy of it in a wrapper with the given target."""
+def bare_and_wrapped(name, target, num_layers=0, grad_optim=GradientSum, **given):
+    """Return a network of the zoo, and a copy of it in a wrapper with the given target.
+
+    ``given`` are arguments of ``FutureGradient``.
+    """
     torch.manual_seed(1)
     build, recurrent = NETWORKS[name]
     options = {"factor": FACTOR, "bound": None, "guard": False, **given}
@@ -101,6 +104,6 @@ def bare_and_wrapped(name, target, num_layers=0, **given):
         future=FutureGradient(target=target, **options),
         dni_network=Unscaled_DNI,
         dni_params={"num_layers": num_layers},
-        grad_optim=GradientSum,
+        grad_optim=grad_optim,
     )
     return bare, net

@@ -38,5 +38,9 @@ def test_predictions_start_at_zero_and_lessons_equal_autograds():
             for interface in (ours, theirs):
                 interface.send(message, trigger)
             assert_close(ours.receive(trigger), theirs.receive(trigger))
-    assert ours.receive is not None
+        fresh = double(6, 4)
+        assert ours.receive(fresh).any()
+        assert_close(ours.receive(fresh), theirs.receive(fresh))
+    for found, expected in zip(explicit.parameters(), graph.parameters(), strict=True):
+        assert_close(found, expected)
     assert explicit.layers.last.weight.any()

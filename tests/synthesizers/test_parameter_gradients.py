@@ -36,12 +36,29 @@ def cnn():
     return network, torch.randn(4, 3, 8, 8).to(memory_format=torch.channels_last)
 
 
+def received_gradients(net):
+    """Return the synthesizers' parameters, and a list that gets their gradients at each step.
+
+    Each step of the synthesizers' optimizer adds the strides and the values of all gradients.
+    """
+
+    parameters = [p for i in net.interfaces.values() for p in i.synthesizer.parameters()]
+    received = []
+
+    def record(*_):
+        received.append([(p.grad.stride(), p.grad.clone()) for p in parameters])
+
+    for optimizer in {i.learner.optimizer for i in net.interfaces.values()}:
+        optimizer.register_step_pre_hook(record)
+    return parameters, received
+
+
 @pytest.mark.parametrize(("make", "kind"), [(mlp, Einsum_DNI), (cnn, None)])
 @pytest.mark.parametrize("optim", ["adam", "sgd"])
 def test_gradients_of_any_memory_layout_train_alike(make, kind, optim):
     torch.manual_seed(0)
     network, x = make()
-    ends = []
+    ends, steps = [], []
     for eager in (False, True):
         torch.manual_seed(1)
         net = DNI(
@@ -52,9 +69,18 @@ def test_gradients_of_any_memory_layout_train_alike(make, kind, optim):
             grad_optim=optim,
             example_input=x,
         )
+        parameters, received = received_gradients(net)
         for _ in range(6):
             F.cross_entropy(net(x), torch.arange(len(x)) % 3).backward()
-        ends.append([p for i in net.interfaces.values() for p in i.synthesizer.parameters()])
+        ends.append(parameters)
+        steps.append(received)
+    assert [len(received) for received in steps] == [6, 6]
+    # Without eager learning, autograd itself writes to ``grad``.
+    for theirs, ours in zip(*steps, strict=True):
+        for parameter, (stride, grad), (_, expected) in zip(parameters, ours, theirs, strict=True):
+            assert stride == parameter.stride()
+            torch.testing.assert_close(grad, expected)
+        assert any(grad.any() for _, grad in ours)
     for ours, theirs in zip(*ends, strict=True):
         torch.testing.assert_close(ours, theirs)
     assert any(parameter.any() for parameter in ends[0])

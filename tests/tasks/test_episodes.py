@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tasks import copy_task, episodes, recall_task, repeat_copy_task
+from tasks import copy_task, episodes, recall_task, repeat_copy_task, window_training
 from tasks.episodes import MODES
 from tests.support.programs import episode_args, run
 
@@ -31,11 +31,32 @@ def test_a_comparison_prints_its_table_and_keeps_its_record(name, tmp_path, caps
     assert "holds a run already" in capsys.readouterr().err
 
 
-def test_modes_may_run_for_the_same_time(capsys):
-    assert run(recall_task, *SMALL, "--seconds", 0.3, "--mode", "bptt,dni") == 0
-    rows = capsys.readouterr().out.splitlines()[2:]
-    updates = {row.split()[0]: float(row.split()[4]) for row in rows}
-    assert updates["bptt"] > updates["dni"] > 0
+class Clock:
+    """A clock for tests, which shows the same time until it is advanced."""
+
+    def __init__(self):
+        self.seconds = 100.0
+
+    def perf_counter(self):
+        return self.seconds
+
+
+def test_modes_may_run_for_the_same_time(capsys, monkeypatch):
+    clock, forward = Clock(), episodes.EpisodeRun._forward
+    durations = {"bptt": 1 / 1024, "dni": 4 / 1024}  # of an update
+
+    def timed_forward(self, window):
+        clock.seconds += durations[self.mode]
+        return forward(self, window)
+
+    monkeypatch.setattr(window_training, "time", clock)
+    monkeypatch.setattr(episodes.EpisodeRun, "_forward", timed_forward)
+    assert run(recall_task, *SMALL, "--seconds", 0.25, "--mode", "bptt,dni") == 0
+    rows = [row.split() for row in capsys.readouterr().out.splitlines()[2:]]
+    assert {row[0]: (row[4], row[5]) for row in rows} == {
+        "bptt": ("256", "0.98"),
+        "dni": ("64", "3.91"),
+    }
 
 
 def test_the_difficulty_grows_when_the_error_is_small():

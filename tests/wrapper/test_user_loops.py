@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from pytorch_dni import DNI
+from pytorch_dni import DNI, Linear_DNI
+from tests.support.reference import Chain
 from tests.support.zoo import batchnorm_inplace, mlp
 
 
@@ -63,15 +64,28 @@ def test_accumulated_gradients_add_up():
 
 
 def test_gradients_may_be_clipped_and_learning_rates_scheduled():
-    network = mlp()
+    layers = [nn.Linear(4, 5, bias=False), nn.Linear(5, 5, bias=False), nn.Linear(5, 2, bias=False)]
+    network = nn.Sequential(layers[0], nn.Tanh(), layers[1], nn.Tanh(), layers[2]).double()
+    reference = Chain([layer.weight.detach() for layer in layers], lr=0.3)
     opt = torch.optim.SGD(network.parameters(), lr=0.1)
     schedule = torch.optim.lr_scheduler.StepLR(opt, 1, 0.5)
-    net = DNI(network, optim=opt)
-    for _ in range(3):
-        zero_first(net, opt, torch.randn(8, 6))
-        norm = nn.utils.clip_grad_norm_(net.parameters(), 1e-6)
-        assert norm.isfinite()
+    synthesizers = {"dni_network": Linear_DNI, "dni_params": {"num_layers": 0}}
+    net = DNI(network, optim=opt, grad_optim="sgd", grad_lr=0.3, **synthesizers)
+    for lr in (0.1, 0.05, 0.025):
+        x = torch.randn(8, 4, dtype=torch.float64)
+        expected = reference.gradients(x)
+        expected_norm = torch.cat([grad.flatten() for grad in expected]).norm()
+        for weight, grad in zip((reference.w1, reference.w2, reference.w3), expected, strict=True):
+            weight -= lr * 0.01 * grad / (expected_norm + 1e-6)  # as PyTorch clips
+        opt.zero_grad()
+        net(x).square().mean().backward()
+        norm = nn.utils.clip_grad_norm_(net.parameters(), 0.01)
+        assert norm > 0.01
+        torch.testing.assert_close(norm, expected_norm, rtol=1e-9, atol=0)
+        opt.step()
         schedule.step()
+    for layer, weight in zip(layers, (reference.w1, reference.w2, reference.w3), strict=True):
+        torch.testing.assert_close(layer.weight.detach(), weight.t(), rtol=1e-9, atol=1e-13)
     assert opt.param_groups[0]["lr"] == pytest.approx(0.1 / 8)
 
 
