@@ -58,7 +58,10 @@ def choose_places(
 
 
 def check_network(network: nn.Module, optim: Optimizer | None, wrapper: type[nn.Module]) -> None:
-    """Raise :class:`DNIError` where the network is no module, is wrapped, or has another optim."""
+    """Raise :class:`DNIError` where a network cannot be wrapped.
+
+    It is no module, it is wrapped already, or the optimizer holds none of its parameters.
+    """
     if not isinstance(network, nn.Module):
         raise DNIError(f"network must be a module, not {type(network).__name__}")
     for name, module in network.named_modules():

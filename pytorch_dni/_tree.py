@@ -102,3 +102,19 @@ def floating_tensors(output: object) -> list[Tensor]:
 
     map_floating(output, note)
     return found
+
+
+def differentiable_tensors(output: object) -> list[Tensor]:
+    """Return the floating-point tensors in a tree that require a gradient."""
+    return [tensor for tensor in floating_tensors(output) if tensor.requires_grad]
+
+
+def replace_differentiable(output: Any, replace: Callable[[list[Tensor]], Sequence[Tensor]]) -> Any:
+    """Return a tree with other tensors in the place of those that require a gradient.
+
+    Args:
+        output: The tree.
+        replace: Called with all these tensors; returns as many.
+    """
+    new = iter(replace(differentiable_tensors(output)))
+    return map_floating(output, lambda tensor: next(new) if tensor.requires_grad else tensor)

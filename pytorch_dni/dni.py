@@ -164,6 +164,9 @@ class DNI(NetworkWrapper):
         Args:
             direction: ``"backward"`` for gradients, ``"forward"`` (with ``unlock="full"``) for
                 activations.
+
+        Raises:
+            DNIError: The direction is none of these.
         """
         if direction not in ("backward", "forward"):
             raise DNIError(f"direction must be 'backward' or 'forward', not {direction!r}")

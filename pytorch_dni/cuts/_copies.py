@@ -23,9 +23,11 @@ class TriggerCopies:
 
     def needs_copy(self, name: str) -> bool:
         """Return whether a cut has to copy its activation in the pass that runs."""
-        first = name not in self._seen
+        return name not in self._seen or name in self._changed
+
+    def mark_seen(self, name: str) -> None:
+        """Note that a cut has had its first pass."""
         self._seen.add(name)
-        return first or name in self._changed
 
     def mark_changed(self, name: str) -> None:
         """Have a cut copy its activation from now on."""

@@ -33,6 +33,15 @@ _CONVOLUTIONS = (
 class SynthesizerFactory:
     """Builds synthesizers and interfaces from the wrapper's arguments of the same names.
 
+    Args:
+        dni_network: A class of synthesizers, or a callable ``(name, module, output) -> module``.
+        dni_params: Further parameters of that class.
+        hidden_size: Width of the synthesizers.
+        context_size: Width of the context.
+        unlock: ``"update"``, or ``"full"`` to predict activations too.
+        forward_network: Builds the synthesizers of activations, ``(name, input, output) ->
+            module``; only with ``unlock="full"``.
+
     Attributes:
         context_size: Width of the context; None for no context.
         regresses: Whether the synthesizers regress to the true gradient.
@@ -80,6 +89,9 @@ class SynthesizerFactory:
             source: The layer that computes the features.
             output: An activation at the cut.
             input: An input of the network, for the full unlock; otherwise None.
+
+        Raises:
+            SynthesizerError: No synthesizer can be built from the user's arguments.
         """
         feature_dim = _feature_dim(source, output)
         with own_random_numbers(site.name):

@@ -45,7 +45,7 @@ class ForwardInputs:
                 f"floating-point tensor among the arguments of {self._type}: wrap the layers "
                 "after its embedding, or take unlock='update'"
             )
-        self._input, self._running = input, True
+        self._input, self._running = input.detach(), True
 
     def end(self) -> None:
         """Note that the forward pass has ended."""

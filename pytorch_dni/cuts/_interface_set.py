@@ -12,7 +12,7 @@ from .._checkpoint import building, mapping, reading
 from .._tree import TensorSpec
 from ..errors import CheckpointError
 from ..interfaces import BidirectionalInterface
-from ..interfaces._learner import Learner
+from ..interfaces._learner import Learner, retire
 from ..placement import Site
 from ._factory import Interface, SynthesizerFactory
 from ._inputs import ForwardInputs
@@ -53,11 +53,22 @@ class InterfaceSet:
         """Return the interface at a cut; None before there is one."""
         return self._interfaces.get(name)
 
-    def build(self, site: Site, activation: Tensor) -> Interface:
-        """Build an interface for a site, without adding it."""
+    def build(self, site: Site, activation: Tensor, input: Tensor | None = None) -> Interface:
+        """Build an interface for a site, without adding it.
+
+        Args:
+            site: The site.
+            activation: An activation there.
+            input: An input of the network, for the full unlock; None takes that of the running
+                pass.
+
+        Raises:
+            DNIError: No synthesizer can be built, or the full unlock lacks the network's input.
+        """
         module = self._network.get_submodule(site.name)
         source = self._network.get_submodule(site.source)
-        input = self._inputs.trigger() if self._factory.predicts_activations else None
+        if self._factory.predicts_activations and input is None:
+            input = self._inputs.trigger()
         return self._factory.build(site, module, source, activation, input)
 
     def add(self, interface: Interface, name: str, activation: Tensor) -> None:
@@ -87,7 +98,7 @@ class InterfaceSet:
         return {
             "input": None if self._input is None else [*self._input],
             "interfaces": {
-                name: {"like": [*self._activations[name]], "state": interface.state_dict()}
+                name: {"spec": [*self._activations[name]], "state": interface.state_dict()}
                 for name, interface in self._interfaces.items()
             },
         }
@@ -112,18 +123,14 @@ class InterfaceSet:
             input = None if state["input"] is None else TensorSpec(*state["input"])
             entries = mapping(state["interfaces"])
             saved = {name: entry["state"] for name, entry in entries.items()}
-            specs = {name: TensorSpec(*entry["like"]) for name, entry in entries.items()}
+            specs = {name: TensorSpec(*entry["spec"]) for name, entry in entries.items()}
             activations = {name: spec.zeros(device) for name, spec in specs.items()}
             example = None if input is None else input.zeros(device)
-        try:
-            if example is not None:
-                self._inputs.begin((example,), {})
-            for name, activation in activations.items():
-                built[name] = self._rebuild(name, sites, activation, saved[name])
-        finally:
-            self._inputs.forget()
+        for name, activation in activations.items():
+            built[name] = self._rebuild(name, sites, activation, example, saved[name])
 
         def load() -> None:
+            retire(self._interfaces.values(), self._learner)
             self._interfaces, self._activations, self._input = built, specs, input
             for interface in built.values():
                 interface.set_learner(self._learner)
@@ -131,14 +138,19 @@ class InterfaceSet:
         return built, load
 
     def _rebuild(
-        self, name: str, sites: Mapping[str, Site], activation: Tensor, state: dict[str, Any]
+        self,
+        name: str,
+        sites: Mapping[str, Site],
+        activation: Tensor,
+        input: Tensor | None,
+        state: dict[str, Any],
     ) -> Interface:
         if name not in sites:
             raise CheckpointError(
                 f"the checkpoint does not fit this wrapper: its interface {name!r} has no place"
             )
         with building(name):
-            interface = self.build(sites[name], activation)
+            interface = self.build(sites[name], activation, input)
         with reading(f"interface {name!r}"):
             interface.load_state_dict(state)
         return interface

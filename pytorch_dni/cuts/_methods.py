@@ -90,6 +90,7 @@ class HookCuts(CutMethod):
     ) -> None:
         """Register a hook on the activation."""
         copy = self._copies.needs_copy(name)
+        self._copies.mark_seen(name)
         self.add_hook(name, activation, context, copy, partial(self.exchange, name))
 
     def add_hook(
@@ -176,11 +177,11 @@ class FunctionCuts(CutMethod):
         self, name: str, interface: Interface, activation: Tensor, context: Context | None
     ) -> Tensor:
         """Return the activation, or its prediction, behind an autograd function."""
-        policy = partial(self._policy.at_cut, name)
+        current_policy = partial(self._policy.at_cut, name)
         if isinstance(interface, BidirectionalInterface):
             trigger = self._inputs.trigger()
-            return cross(activation, ExchangeCrossing(interface, trigger, context, policy))
-        crossing = GradientCrossing(interface, activation.detach(), context, policy)
+            return cross(activation, ExchangeCrossing(interface, trigger, context, current_policy))
+        crossing = GradientCrossing(interface, activation.detach(), context, current_policy)
         return cross(activation, crossing)
 
     def end(self, output: Any) -> Any:

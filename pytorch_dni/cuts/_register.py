@@ -91,6 +91,9 @@ class Cuts:
         """Remove the hooks, and release what the last forward pass was given."""
         self._handles.remove()
         self._inputs.forget()
+        self._watching = False
+        if self._first_run is not None:
+            self._first_run.clear()
 
     def close(self) -> None:
         """Remove everything from the network, finally."""
@@ -144,7 +147,7 @@ class Cuts:
             self._watching = False
             self.place_by_example(args, kwargs)
             self._begin_pass(module, args, kwargs)
-        else:
+        elif self._watching:
             self._inputs.begin(args, kwargs)
 
     def _watch_call(self, name: str, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
@@ -171,6 +174,7 @@ class Cuts:
     def _finish_first_pass(self, output: Any) -> None:
         first_run = self._first_run
         if first_run is None or not first_run.has_calls:
+            self._inputs.end()
             return
         try:
             self._apply_plan(first_run.plan(output), example=False)
@@ -205,8 +209,8 @@ class Cuts:
     # Every further pass.
 
     def _begin_pass(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self._inputs.begin(args, kwargs)
         if self._learning():
+            self._inputs.begin(args, kwargs)
             self._method.begin(args, kwargs)
 
     def _pass_cut(self, name: str, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:

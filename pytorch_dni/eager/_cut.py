@@ -54,12 +54,14 @@ class EagerCut:
         self._copies = copies
         self._passed: InPlaceWatch | None = None
         self._prediction: Prediction | None = None
+        self._predicted_at = 0  # the learner's count of steps
         self._learns_in_backward = False
 
     def predict(self) -> Tensor:
         """Return the synthetic gradient; call under ``no_grad``."""
         assert self._trigger is not None
         self._prediction = self.interface.predict(self._trigger, self._context)
+        self._predicted_at = self._learner.steps
         self.needs_true = self._prediction.needs_true()
         return self._prediction.message.to(self._trigger.dtype)
 
@@ -113,7 +115,9 @@ class EagerCut:
         return update
 
     def _update(self, true: Tensor | None, not_asked: bool) -> PendingUpdate | None:
-        if self._prediction is None:
+        # A synthesizer that has learned from another pass since must predict again: the tape or
+        # the graph of its prediction belongs to other weights.
+        if self._prediction is None or self._predicted_at != self._learner.steps:
             self.predict()
         assert self._prediction is not None
         if true is not None:

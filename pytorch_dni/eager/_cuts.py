@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from .._tree import floating_tensors, map_floating
+from .._tree import floating_tensors, replace_differentiable
 from ..context import Context
 from ..cuts import CutMethod, Interface, TriggerCopies, UpdatePolicy
 from ..interfaces import BackwardInterface
@@ -63,9 +63,11 @@ class EagerCuts(CutMethod):
         # A checkpointed part that runs again in between does not belong to this pass.
         self._pass = None
         copy = self._copies.needs_copy(name)
-        passed = running.pass_cut(name, interface, activation, context, copy)
-        self._pass = running
-        return passed
+        self._copies.mark_seen(name)
+        try:
+            return running.pass_cut(name, interface, activation, context, copy)
+        finally:
+            self._pass = running
 
     def end(self, output: Any) -> Any:
         """Return the network's output, in whose backward pass the gradients are delivered.
@@ -77,8 +79,7 @@ class EagerCuts(CutMethod):
         running, self._pass = self._pass, None
         if running is None:
             return output
-        attached = iter(running.end([t for t in floating_tensors(output) if t.requires_grad]))
-        return map_floating(output, lambda t: next(attached) if t.requires_grad else t)
+        return replace_differentiable(output, running.end)
 
     def cancel(self) -> None:
         """Drop a forward pass that ended otherwise."""

@@ -101,11 +101,13 @@ class BackwardInterface(UnidirectionalInterface):
     def _is_learning(self) -> bool:
         return self.training and torch.is_grad_enabled()
 
-    def _crossing(self, trigger: Tensor, policy: Callable[[], CutPolicy]) -> GradientCrossing:
+    def _crossing(
+        self, trigger: Tensor, current_policy: Callable[[], CutPolicy]
+    ) -> GradientCrossing:
         context = current_context()
         self.check(trigger, context)
         self.learner.discard()
-        return GradientCrossing(self, trigger.detach(), context, policy)
+        return GradientCrossing(self, trigger.detach(), context, current_policy)
 
     def exchange(
         self, trigger: Tensor, context: Context | None, true: Tensor | None, policy: CutPolicy
@@ -204,7 +206,7 @@ class GradientCrossing:
         interface: The interface at the cut.
         trigger: The activation, detached.
         context: The context of the forward pass.
-        policy: Called in the backward pass; returns what passes the cut.
+        current_policy: Called in the backward pass; returns what passes the cut.
     """
 
     def __init__(
@@ -212,12 +214,12 @@ class GradientCrossing:
         interface: BackwardInterface,
         trigger: Tensor,
         context: Context | None,
-        policy: Callable[[], CutPolicy],
+        current_policy: Callable[[], CutPolicy],
     ) -> None:
         self._interface = interface
         self._trigger = trigger
         self._context = context
-        self._policy = policy
+        self._current_policy = current_policy
 
     def forward_message(self, activation: Tensor) -> Tensor:
         """Return a copy of the activation."""
@@ -225,4 +227,4 @@ class GradientCrossing:
 
     def backward_message(self, grad: Tensor | None) -> Tensor | None:
         """Learn from the true gradient, and return the synthetic one."""
-        return self._interface.exchange(self._trigger, self._context, grad, self._policy())
+        return self._interface.exchange(self._trigger, self._context, grad, self._current_policy())

@@ -140,7 +140,7 @@ class ExchangeCrossing(MessageCrossing):
         interface: The interface at the cut.
         trigger: What the activation is predicted from.
         context: The context of the forward pass.
-        policy: Called in the backward pass; returns what passes the cut.
+        current_policy: Called in the backward pass; returns what passes the cut.
     """
 
     def __init__(
@@ -148,15 +148,15 @@ class ExchangeCrossing(MessageCrossing):
         interface: BidirectionalInterface,
         trigger: Tensor,
         context: Context | None,
-        policy: Callable[[], CutPolicy],
+        current_policy: Callable[[], CutPolicy],
     ) -> None:
         super().__init__(interface.forward_interface, trigger.detach(), context)
         self._backward = interface.backward_interface
-        self._policy = policy
+        self._current_policy = current_policy
 
     def backward_message(self, grad: Tensor | None) -> Tensor | None:
         """Learn from the activation and from the true gradient; return the synthetic gradient."""
-        policy = self._policy()
+        policy = self._current_policy()
         if policy.part_learns:
             super().backward_message(grad)
         # The gradient that came belongs to the predicted activation, but it is learned, and the

@@ -6,7 +6,7 @@ import copy
 import math
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import Any, cast
+from typing import Any, cast, Protocol
 
 import torch
 from torch import nn, Tensor
@@ -56,7 +56,8 @@ class Learner:
     Attributes:
         optimizer: The optimizer; None before there is anything to train.
         order: Names of the interfaces in the order of the optimizer's state.
-        steps: How many backward passes there were.
+        steps: How often it has learned: once for each backward pass, and for each call outside of
+            one.
 
     Raises:
         SynthesizerError: ``optim`` is none of these.
@@ -78,9 +79,14 @@ class Learner:
         self.repeats = repeats
         self._groups: dict[float, int] = {}
         self._collected: dict[int, _Collected] = {}
+        self._builds_state = False
         self.optimizer: Optimizer | None = None
         self.order: dict[str, None] = {}
         self.steps = 0
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Lessons of a pass that an exception ended hold graphs, which cannot be copied.
+        return {**self.__dict__, "_collected": {}}
 
     def add(self, trained: Iterable[Trained], name: str = "") -> None:
         """Add the modules of an interface, by its name, to those that are trained."""
@@ -91,13 +97,14 @@ class Learner:
                 self._add_parameters(parameters, default_lr if self._lr is None else self._lr)
 
     def _add_parameters(self, parameters: list[nn.Parameter], lr: float) -> None:
-        new = self._build(parameters, lr)
         if self.optimizer is None:
-            self.optimizer = new
+            self.optimizer = self._build(parameters, lr)
+            self._builds_state = bool(self.optimizer.state)
             self._groups[lr] = 0
             return
-        # Some optimizers make the state of parameters in their constructor only.
-        self.optimizer.state.update(new.state)
+        if self._builds_state:
+            # Such optimizers (Adagrad) make the state of parameters in their constructor only.
+            self.optimizer.state.update(self._build(parameters, lr).state)
         if lr in self._groups:
             # Into the same group: synthesizers that share options share a kernel.
             self.optimizer.param_groups[self._groups[lr]]["params"].extend(parameters)
@@ -256,8 +263,23 @@ class Learner:
     def replace_by(self, other: Learner) -> None:
         """Take over what another learner trains, with its optimizer and its count of steps."""
         self._groups, self.optimizer = other._groups, other.optimizer
+        self._builds_state = other._builds_state
         self.order, self.steps = other.order, other.steps
         self._collected.clear()
+
+
+class Trainable(Protocol):
+    """An interface, as its learner sees it."""
+
+    def set_learner(self, learner: Learner) -> None:
+        """Have another learner train the synthesizers."""
+
+
+def retire(interfaces: Iterable[Trainable], learner: Learner) -> None:
+    """Take interfaces away from a learner: what a pending pass teaches them counts no more."""
+    apart = learner.new()
+    for interface in interfaces:
+        interface.set_learner(apart)
 
 
 class _Collected:

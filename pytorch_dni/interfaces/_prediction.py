@@ -106,21 +106,21 @@ class RegressedMessage(Prediction):
 
     def _lesson_again(self, true: Tensor, valid_mask: Tensor | None) -> Lesson:
         weight = None if valid_mask is None else sample_weights(valid_mask, true)
-        scale = 1.0 if self._scale is None else self._scale.value
-        return self._lesson(true, weight, scale, None)
+        new_unit = 1.0 if self._scale is None else self._scale.value
+        return self._lesson(true, weight, new_unit, None)
 
     def _lesson(
-        self, true: Tensor, weight: Tensor | None, scale: Scalar, square: Scalar | None
+        self, true: Tensor, weight: Tensor | None, new_unit: Scalar, square: Scalar | None
     ) -> Lesson:
         factor = 2 / max(true.numel(), 1)
         if self._scale is None:
             error = self.message - true
-        elif isinstance(scale, Tensor):
-            error = (self.message * (factor / self._unit)).addcdiv_(true, scale, value=-factor)
+        elif isinstance(new_unit, Tensor):
+            error = (self.message * (factor / self._unit)).addcdiv_(true, new_unit, value=-factor)
             factor = 1.0
         else:
             # One pass over the messages: the unit is divided out where the tensors are small.
-            error = torch.sub(self.message, true, alpha=float(self._unit) / scale)
+            error = torch.sub(self.message, true, alpha=float(self._unit) / new_unit)
             factor /= float(self._unit)
         if weight is not None:
             error.mul_(weight)

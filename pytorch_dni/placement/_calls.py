@@ -55,6 +55,10 @@ class CallRecorder:
         self.calls: list[Call] = []
         self.cost = Cost()
 
+    def __getstate__(self) -> dict[str, Any]:
+        # Calls hold graphs, which can be neither copied nor pickled.
+        return {**self.__dict__, "calls": []}
+
     def watched(self) -> dict[str, nn.Module]:
         """Return the modules whose calls are recorded, by qualified name."""
         chosen = {*self._selection.named, *self._selection.found}

@@ -41,7 +41,8 @@ class FirstRun:
         network: The network.
         selection: What the user chose.
         skip_last_layer: Whether the layer that runs last is left out.
-        check_separation: Whether each cut must separate the graph.
+        check_separation: Whether each cut must separate the graph; with a number of parts every cut
+            must.
 
     Attributes:
         needs_trace: Whether the plan needs the graph, so that a pass of its own comes first.

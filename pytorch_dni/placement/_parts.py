@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from .._torch import storage_number
 from ._calls import Call
 from ._sites import Site
 
@@ -38,10 +39,9 @@ def parts_between(calls: Sequence[Call], sites: Sequence[Site]) -> list[Part]:
     for call in calls:
         if next(call.module.children(), None) is None:
             modules[call.name] = None
-            storage = call.output.untyped_storage()
-            if storage.data_ptr() not in stored:
-                stored.add(storage.data_ptr())
-                size += storage.nbytes()
+            if storage_number(call.output) not in stored:
+                stored.add(storage_number(call.output))
+                size += call.output.untyped_storage().nbytes()
             for parameter in call.module.parameters(recurse=False):
                 if id(parameter) not in counted:
                     counted.add(id(parameter))

@@ -10,14 +10,14 @@ import torch
 from torch import nn, Tensor
 
 from .._checkpoint import building, mapping, reading
-from .._tree import floating_tensors, map_floating, TensorSpec
+from .._tree import differentiable_tensors, replace_differentiable, TensorSpec
 from ..context import current_context
 from ..cuts._hooks import Handles
 from ..errors import CheckpointError, DNIError
 from ..interfaces._autograd import attach_gradients
-from ..interfaces._learner import Learner
+from ..interfaces._learner import Learner, retire
 from ._factory import TemporalFactory
-from ._module import Call, StatefulModule
+from ._module import CallArguments, StatefulModule
 from ._state import FutureInjection, WindowCrossing, WindowState
 from ._target import Bootstrap, OnInjection
 from .interface import TemporalInterface
@@ -58,6 +58,7 @@ class StateCuts:
         self._injections: list[FutureInjection] = []
         self._on_injection: OnInjection | None = None
         self._handles = Handles()
+        self._learns = False  # whether the running window began as one of training
         self._closed = False
 
     def __getstate__(self) -> dict[str, Any]:
@@ -109,7 +110,8 @@ class StateCuts:
         self._injections = []
         for stateful in self._modules:
             stateful.begin_window()
-        if self._learning():
+        self._learns = self._learning()
+        if self._learns:
             self._target.begin_window(args, kwargs)
 
     def _take(
@@ -118,7 +120,7 @@ class StateCuts:
         module: nn.Module,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
-    ) -> Call | None:
+    ) -> CallArguments | None:
         if self._target.replays or not self._learning():
             return None
         return stateful.take((args, kwargs), self._crossing)
@@ -136,25 +138,23 @@ class StateCuts:
         """Apply the window, and have its last states get the gradient of the future.
 
         Raises:
-            ContextError: The context does not fit. Nothing has changed.
+            DNIError: The context or a state does not fit. Nothing has changed.
         """
         if self._target.replays:
             return None
-        outputs = [tensor for tensor in floating_tensors(output) if tensor.requires_grad]
         states: dict[str, Tensor] = {}
-        if outputs and self._learning():
+        if differentiable_tensors(output) and self._learning():
             found = {stateful.key: stateful.last_state() for stateful in self._modules}
             states = {key: state for key, state in found.items() if state is not None}
         built = self._checked_interfaces(states)
         self._add(built, states)
         self._injections = self._apply_window(states)
-        self._on_injection = self._target.end_window()
+        self._on_injection = self._target.end_window() if self._learns else None
         if not self._injections:
             return None
         joined = [injection.joined for injection in self._injections]
         gradients = partial(self._gradients, self._injections, self._on_injection)
-        attached = iter(attach_gradients(outputs, joined, gradients))
-        return map_floating(output, lambda t: next(attached) if t.requires_grad else t)
+        return replace_differentiable(output, lambda ts: attach_gradients(ts, joined, gradients))
 
     def _checked_interfaces(self, states: Mapping[str, Tensor]) -> dict[str, TemporalInterface]:
         """Return interfaces for states that have none, once all fit the context."""
@@ -248,7 +248,7 @@ class StateCuts:
         return {
             key: {
                 "state": interface.state_dict(),
-                "features": [*self._specs[key]],
+                "spec": [*self._specs[key]],
                 **modules[key].state_dict(),
             }
             for key, interface in self._interfaces.items()
@@ -258,8 +258,6 @@ class StateCuts:
         self, state: dict[str, Any]
     ) -> tuple[dict[str, TemporalInterface], Callable[[], None]]:
         """Build the interfaces of a saved state, and return them with a function to load them.
-
-        Nothing has changed until that function is called; it cannot fail.
 
         Raises:
             CheckpointError: The state does not fit the network or the wrapper's arguments.
@@ -275,7 +273,7 @@ class StateCuts:
                     f"the checkpoint does not fit this wrapper: there is no state at {key!r}"
                 )
             with reading(f"interface {key!r}"):
-                specs[key] = TensorSpec(*saved["features"])
+                specs[key] = TensorSpec(*saved["spec"])
                 example = specs[key].zeros(device)
             module, batch_dim = modules[key].module, modules[key].spec.batch_dim
             with building(key):
@@ -286,6 +284,7 @@ class StateCuts:
             loads = [s.prepare_load(state.get(s.key), device) for s in self._modules]
 
         def load() -> None:
+            retire(self._interfaces.values(), self._learner)
             self._interfaces, self._specs, self._injections = built, specs, []
             self._target.forget()
             for interface in built.values():

@@ -20,7 +20,7 @@ from .spec import join_state, split_state, StateSpec
 _UNUSED_STATES = 20  # forward passes without a state, after which the loop seems to be wrong
 
 MakeCrossing = Callable[[str, WindowState, Tensor], WindowCrossing]
-Call = tuple[tuple[Any, ...], dict[str, Any]]
+CallArguments = tuple[tuple[Any, ...], dict[str, Any]]
 
 
 class StatefulModule:
@@ -66,7 +66,7 @@ class StatefulModule:
         self._crossing: WindowCrossing | None = None
         self._last: Any = None
 
-    def take(self, call: Call, make_crossing: MakeCrossing) -> Call | None:
+    def take(self, call: CallArguments, make_crossing: MakeCrossing) -> CallArguments | None:
         """Cut the state that comes from the window before.
 
         Args:

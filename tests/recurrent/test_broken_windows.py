@@ -35,6 +35,9 @@ def trained(mode, broken, starts=()):
         if broken is not None and i % 3 == 2:
             with pytest.raises(RuntimeError):
                 net(x[..., :2], None if broken == "without a state" else state)
+            if broken == "and then without gradients":
+                with torch.no_grad():
+                    net(x, state)
         out, state = net(x, None if i in starts else state)
         optimizer.zero_grad()
         if mode == "critic":
@@ -45,7 +48,9 @@ def trained(mode, broken, starts=()):
 
 
 @pytest.mark.parametrize("starts", [(), (5, 8)])
-@pytest.mark.parametrize("broken", ["with a state", "without a state"])
+@pytest.mark.parametrize(
+    "broken", ["with a state", "without a state", "and then without gradients"]
+)
 @pytest.mark.parametrize("mode", MODES)
 def test_training_equals_training_without_the_broken_windows(mode, broken, starts):
     assert_equal(trained(mode, broken, starts), trained(mode, None, starts))

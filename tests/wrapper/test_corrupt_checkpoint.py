@@ -77,7 +77,7 @@ def test_a_corrupt_tensor_type_is_a_checkpoint_error(dtype):
     net = in_space()
     state = net.get_extra_state()
     name = next(iter(state["cuts"]["interfaces"]))
-    path = ("cuts", "interfaces", name, "like", 1)
+    path = ("cuts", "interfaces", name, "spec", 1)
     with pytest.raises(CheckpointError, match="tensor type"):
         net.set_extra_state(replaced(state, path, dtype))
 

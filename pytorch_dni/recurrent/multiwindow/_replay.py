@@ -10,7 +10,7 @@ from torch import nn, Tensor
 from torch.utils.checkpoint import set_device_states
 
 from ...cuts._hooks import Handles
-from .._module import Call, StatefulModule
+from .._module import CallArguments, StatefulModule
 from ..spec import join_state, split_state
 from ._record import WindowRecord
 
@@ -69,7 +69,7 @@ class Replay:
         module: nn.Module,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
-    ) -> Call | None:
+    ) -> CallArguments | None:
         """Make the first state that a module takes a leaf of the graph."""
         spec, state = stateful.spec, stateful.spec.state_in(args, kwargs)
         if self._calls.get(stateful.key, 0) or state is None:
