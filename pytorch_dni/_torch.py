@@ -22,6 +22,7 @@ __all__ = ["TorchDispatchMode"]  # has no public name yet; torch.utils.flop_coun
 _AccumulateGrad: Any = torch._C._functions.AccumulateGrad  # type: ignore[attr-defined]
 _aten = torch.ops.aten
 _BackwardPass: TypeAlias = int
+_FUSED_RECURRENT = ("mkldnn_rnn_layer", "_cudnn_rnn", "miopen_rnn")
 
 # The operators below have no public name. Autograd calls the same ones; a backward pass through
 # torch.autograd replaces them at the cost of building and walking a graph. They are resolved once:
@@ -169,8 +170,19 @@ def operation_cost(
 ) -> int | None:
     """Return the floating-point operations of a product, a convolution or an attention.
 
+    PyTorch has no formula for the fused kernels of recurrent layers, which hold products too: each
+    weight is used once at each position of the sequence.
+
     Returns:
         The number by PyTorch's own formula; None for operations that have none.
     """
-    formula = flop_registry.get(operation._overloadpacket)
-    return None if formula is None else int(formula(*args, **kwargs, out_val=output))
+    packet = operation._overloadpacket
+    formula = flop_registry.get(packet)
+    if formula is not None:
+        return int(formula(*args, **kwargs, out_val=output))
+    if packet.__name__ not in _FUSED_RECURRENT:
+        return None
+    given = [a for arg in args for a in (arg if isinstance(arg, (list, tuple)) else [arg])]
+    tensors = [tensor for tensor in given if isinstance(tensor, Tensor)]
+    positions = tensors[0].numel() // max(tensors[0].shape[-1], 1)
+    return 2 * positions * sum(tensor.numel() for tensor in tensors[1:] if tensor.dim() == 2)

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from pytorch_dni import _torch
+from pytorch_dni.placement._cost import Cost
 
 
 def test_a_backward_pass_has_a_number_of_its_own():
@@ -200,6 +201,20 @@ def test_a_list_of_tensors_is_multiplied_in_place():
     tensors = [torch.ones(2), torch.ones(3)]
     _torch.multiply_(tensors, 2.0)
     assert [t.sum().item() for t in tensors] == [4, 6]
+
+
+def test_fused_recurrent_kernels_cost_what_their_products_do():
+    """Without oneDNN the products run one by one, and PyTorch's counter sees them."""
+    lstm, x = nn.LSTM(4, 5), torch.randn(7, 3, 4)
+    found = []
+    for fused in (True, False):
+        cost = Cost()
+        with torch.no_grad(), torch.backends.mkldnn.flags(enabled=fused), cost:
+            lstm(x)
+        found.append((cost.total, cost.products))
+    assert min(products for _, products in found) >= 1
+    products = 2 * 7 * 3 * 4 * 5 * (4 + 5)
+    assert all(products <= total <= 1.5 * products for total, _ in found)
 
 
 def test_operators_of_the_backward_pass_are_autograds():

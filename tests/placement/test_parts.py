@@ -44,8 +44,7 @@ def test_training_starts_in_the_first_step():
     assert nets[0].stats()["1.3"].updates == 3
 
 
-# Each network's greatest number of parts. The kernel that runs an LSTM on a CPU with oneDNN is not
-# counted as a product, so that only one of the places before the head counts.
+# Each network's greatest number of parts.
 MOST_PARTS = {
     "mlp": 3,
     "batchnorm_inplace": 3,
@@ -54,7 +53,7 @@ MOST_PARTS = {
     "residual": 2,
     "cnn": 3,
     "conv1d": 3,
-    "lstm": 2 if torch.backends.mkldnn.is_available() else 4,
+    "lstm": 4,
     "gru": 4,
     "transformer": 6,
     "shared": 2,
