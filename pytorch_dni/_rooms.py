@@ -82,6 +82,11 @@ class Rooms:
         self.cuts.register()
         self.in_time.register()
 
+    def drop_pass(self) -> None:
+        """Drop a forward pass that raised: nothing has changed by it."""
+        self.cuts.drop_pass()
+        self.in_time.drop_window()
+
     def detach_hooks(self) -> None:
         """Remove the hooks of all cuts."""
         self.cuts.detach_hooks()

@@ -45,7 +45,11 @@ class NetworkWrapper(nn.Module):
         self._rooms.learner.discard()
         if self.network.training:
             self._rooms.register()
-        return self.network(*args, **kwargs)
+        try:
+            return self.network(*args, **kwargs)
+        except BaseException:
+            self._rooms.drop_pass()
+            raise
 
     def train(self, mode: bool = True) -> Self:
         """Set training or evaluation; in evaluation the network has no hook of the wrapper."""

@@ -31,7 +31,8 @@ from .cuts import (
 )
 from .errors import DNIError
 from .interfaces import BidirectionalInterface
-from .interfaces._learner import Learner, OptimizerFactory
+from .interfaces._learner import Learner
+from .interfaces._optimizer import OptimizerFactory
 from .placement import Layers, parts_table
 from .recurrent import FutureGradient
 
@@ -220,13 +221,13 @@ class DNI(NetworkWrapper):
                 "audit() needs a network in training whose parts are known: call it after a "
                 "training forward pass, or give example_input"
             )
-        wrapped, bare, separated = (copy.deepcopy(self) for _ in range(3))
+        wrapped = copy.deepcopy(self)
         found = gradients(wrapped, closure, wrapped.network)
-        network = bare.unwrap()
+        del wrapped  # one copy at a time is in memory
+        network = copy.deepcopy(self).unwrap()
         exact = gradients(network, closure, network)
-        cuts = [name for name in separated.interfaces if name in dict(self.network.named_modules())]
-        network = separated.unwrap()
-        cut_off(network, cuts)
+        network = copy.deepcopy(self).unwrap()
+        cut_off(network, self._rooms.in_space.by_name)
         return compare(self._rooms.cuts.parts, found, exact, gradients(network, closure, network))
 
     def end_of_sequence(self, mask: Tensor | None = None) -> None:

@@ -90,7 +90,13 @@ class Cuts:
     def detach_hooks(self) -> None:
         """Remove the hooks, and release what the last forward pass was given."""
         self._handles.remove()
+        self.drop_pass()
         self._inputs.forget()
+
+    def drop_pass(self) -> None:
+        """Drop the running forward pass."""
+        self._method.cancel()
+        self._inputs.end()
         self._watching = False
         if self._first_run is not None:
             self._first_run.clear()

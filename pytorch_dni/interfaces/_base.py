@@ -18,8 +18,9 @@ from ..errors import CheckpointError, DNIError, SynthesizerError
 from ..synthesizers import DNI_Network
 from ..synthesizers.base import Hidden
 from ._deferred import current_scope
-from ._learner import Learner, OptimizerFactory, Trained
+from ._learner import Learner, Trained
 from ._modes import synthesizer_mode
+from ._optimizer import OptimizerFactory
 from ._pending import PendingUpdate
 from ._prediction import Prediction, RegressedMessage
 from ._runner import runner

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any, cast, Protocol
 
@@ -21,23 +21,10 @@ from .._torch import (
     skip_step_if,
 )
 from ..errors import SynthesizerError
+from ._optimizer import build_optimizer, check_optim, OptimizerFactory
 from ._pending import Lesson, PendingUpdate
 
-OptimizerFactory = Callable[..., Optimizer]
 Trained = tuple[nn.Module, float]  # a module and its default learning rate
-
-# Adam's usual momentum of 0.9 lags behind a target that moves with the network: halving it took
-# three-layer MNIST with labels as context from 97.0 to 97.7 % after three epochs.
-_ADAM: dict[str, Any] = {"betas": (0.5, 0.99)}
-_NAMED: dict[str, tuple[OptimizerFactory, dict[str, Any]]] = {
-    "adam": (torch.optim.Adam, _ADAM),
-    "adamw": (torch.optim.AdamW, _ADAM),
-    "rmsprop": (torch.optim.RMSprop, {}),
-    "sgd": (torch.optim.SGD, {}),
-}
-# These can step all synthesizers in one kernel, on these devices.
-_FUSED = ("adam", "adamw", "sgd")
-_FUSED_ON = ("cpu", "cuda")
 
 
 class Learner:
@@ -66,12 +53,7 @@ class Learner:
     def __init__(
         self, optim: str | OptimizerFactory | None, lr: float | None, repeats: int = 1
     ) -> None:
-        if isinstance(optim, str) and optim not in _NAMED:
-            raise SynthesizerError(f"grad_optim must be one of {', '.join(_NAMED)}, not {optim!r}")
-        if not isinstance(optim, str) and optim is not None and not callable(optim):
-            raise SynthesizerError(
-                f"grad_optim must be a name, a class or a callable, not {type(optim).__name__}"
-            )
+        check_optim(optim)
         if lr is not None and lr < 0:
             raise SynthesizerError(f"grad_lr must not be negative, got {lr}")
         self._optim = optim
@@ -97,29 +79,21 @@ class Learner:
                 self._add_parameters(parameters, default_lr if self._lr is None else self._lr)
 
     def _add_parameters(self, parameters: list[nn.Parameter], lr: float) -> None:
+        assert self._optim is not None
         if self.optimizer is None:
-            self.optimizer = self._build(parameters, lr)
+            self.optimizer = build_optimizer(self._optim, parameters, lr)
             self._builds_state = bool(self.optimizer.state)
             self._groups[lr] = 0
             return
         if self._builds_state:
             # Such optimizers (Adagrad) make the state of parameters in their constructor only.
-            self.optimizer.state.update(self._build(parameters, lr).state)
+            self.optimizer.state.update(build_optimizer(self._optim, parameters, lr).state)
         if lr in self._groups:
             # Into the same group: synthesizers that share options share a kernel.
             self.optimizer.param_groups[self._groups[lr]]["params"].extend(parameters)
         else:
             self._groups[lr] = len(self.optimizer.param_groups)
             self.optimizer.add_param_group({"params": parameters, "lr": lr})
-
-    def _build(self, parameters: list[nn.Parameter], lr: float) -> Optimizer:
-        assert self._optim is not None
-        if not isinstance(self._optim, str):
-            return self._optim(parameters, lr=lr)
-        factory, options = _NAMED[self._optim]
-        if self._optim in _FUSED and parameters[0].device.type in _FUSED_ON:
-            options = {**options, "fused": True}
-        return factory(parameters, lr=lr, **options)
 
     def collect(self, update: PendingUpdate) -> None:
         """Apply an update now, and learn its lesson at the end of the running backward pass.

@@ -83,7 +83,7 @@ class StateCuts:
     def detach_hooks(self) -> None:
         """Remove the hooks, and release the graph of the last window."""
         self._handles.remove()
-        self._drop_window()
+        self.drop_window()
 
     def close(self) -> None:
         """Remove everything from the network, finally."""
@@ -97,7 +97,8 @@ class StateCuts:
     def _learning(self) -> bool:
         return self._network.training and torch.is_grad_enabled()
 
-    def _drop_window(self) -> None:
+    def drop_window(self) -> None:
+        """Drop the running window, and release the graph of the last one."""
         self._injections = []
         for stateful in self._modules:
             stateful.drop_window()

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from pytorch_dni import DNI, FutureGradient, Linear_DNI, TemporalInterface
-from tests.support.horizon_windows import GradientSum, window_loss
+from tests.support.multiwindow import GradientSum, window_loss
 from tests.support.recurrent_zoo import data, Sequence
 
 
@@ -21,12 +21,12 @@ def test_the_auxiliary_task_follows_the_equation():
         for parameter in module.parameters():
             nn.init.normal_(parameter, std=0.3)
     first, last, own = (torch.randn(4, 6, dtype=torch.float64) for _ in range(3))
-    counts = torch.tensor([True, True, False, True])
+    valid_mask = torch.tensor([True, True, False, True])
     predicted = interface.inject(last, None)
-    true = interface.true_gradient(first, own, counts, None)
+    true = interface.true_gradient(first, own, valid_mask, None)
     torch.testing.assert_close(predicted, 0.5 * interface.synthesizer(last, None)[0].detach())
     leaf = first.clone().requires_grad_()
-    error = (interface.auxiliary.layers(leaf) - predicted / 0.5) * counts.unsqueeze(1)
+    error = (interface.auxiliary.layers(leaf) - predicted / 0.5) * valid_mask.unsqueeze(1)
     (gradient,) = torch.autograd.grad(0.5 * error.square().sum(), leaf, retain_graph=True)
     torch.testing.assert_close(true, own + 0.3 * 0.5 * gradient)
     expected = torch.autograd.grad(error.square().mean(), [*interface.auxiliary.parameters()])

@@ -54,3 +54,20 @@ def trained(mode, broken, starts=()):
 @pytest.mark.parametrize("mode", MODES)
 def test_training_equals_training_without_the_broken_windows(mode, broken, starts):
     assert_equal(trained(mode, broken, starts), trained(mode, None, starts))
+
+
+def test_a_module_called_alone_after_a_broken_window_is_no_window():
+    """Its gradient reaches the state that it was given, and its synthesizer learns nothing."""
+    torch.manual_seed(0)
+    net = DNI(Loop(nn.GRUCell).double())
+    state = None
+    for x, y in data(windows=3):
+        out, state = net(x, state)
+        F.mse_loss(out, y).backward()
+    updates = net.interfaces["core.state"].stats().updates
+    with pytest.raises(RuntimeError):
+        net(x[..., :2], state)
+    leaf = state.detach().clone().requires_grad_()
+    net.network.core(x[0], leaf).sum().backward()
+    assert leaf.grad.any()
+    assert net.interfaces["core.state"].stats().updates == updates

@@ -13,11 +13,11 @@ def test_returns_are_discounted_sums_for_each_sample():
     torch.manual_seed(0)
     horizon, discount, windows, batch = 3, 0.5, 12, 6
     interface = CriticInterface(Critic_DNI(2, 4, 2, horizon=horizon, discount=discount))
-    handed = torch.rand(windows, batch) < 0.7
+    continued = torch.rand(windows, batch) < 0.7
     losses = torch.rand(windows, batch)
-    counts = torch.rand(windows, batch) < 0.8
+    valid_mask = torch.rand(windows, batch) < 0.8
     for k in range(windows):
-        interface.begin_window(torch.full((batch, 2), float(k)), None, handed[k], counts[k])
+        interface.begin_window(torch.full((batch, 2), float(k)), None, continued[k], valid_mask[k])
         interface.observe(losses[k])
     due = interface.observed._complete
     # Entry k holds the state that window k received, and the losses of windows k, k + 1, ... for as
@@ -27,10 +27,10 @@ def test_returns_are_discounted_sums_for_each_sample():
         for b in range(batch):
             expected, alive = 0.0, True
             for i in range(horizon):
-                alive = alive and bool(handed[k + i, b])
+                alive = alive and bool(continued[k + i, b])
                 expected += alive * discount**i * losses[k + i, b].item()
             assert entry.sum[b].item() == pytest.approx(expected, abs=1e-6)
-        assert torch.equal(entry.valid_mask, counts[k])
+        assert torch.equal(entry.valid_mask, valid_mask[k])
 
 
 def test_a_critic_is_regressed_to_normalized_returns():
@@ -40,15 +40,15 @@ def test_a_critic_is_regressed_to_normalized_returns():
     w, b, square, steps = torch.zeros(2).double(), torch.zeros(()).double(), 0.0, 0
     for _ in range(6):
         state, losses = torch.randn(7, 2).double(), torch.rand(7).double() * 50
-        handed, counts = torch.rand(7) < 0.8, torch.rand(7) < 0.8
-        interface.begin_window(state, None, handed, counts)
+        continued, valid_mask = torch.rand(7) < 0.8, torch.rand(7) < 0.8
+        interface.begin_window(state, None, continued, valid_mask)
         interface.observe(losses)
         interface.learn_observed()
-        target = (losses * handed)[counts]
+        target = (losses * continued)[valid_mask]
         square, steps = 0.99 * square + 0.01 * target.square().mean(), steps + 1
         scale = (square / (1 - 0.99**steps)).sqrt()
-        error = 2 * (state[counts] @ w + b - target / scale) / counts.sum()
-        w, b = w - 0.1 * state[counts].t() @ error, b - 0.1 * error.sum()
+        error = 2 * (state[valid_mask] @ w + b - target / scale) / valid_mask.sum()
+        w, b = w - 0.1 * state[valid_mask].t() @ error, b - 0.1 * error.sum()
         torch.testing.assert_close(critic.layers.last.weight[0].detach(), w)
         torch.testing.assert_close(critic.layers.last.bias[0].detach(), b)
         sent = interface.predict(state).message

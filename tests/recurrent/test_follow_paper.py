@@ -40,18 +40,18 @@ def test_ends_of_sequences_follow_the_reference():
     state = torch.randn(5, 4, dtype=torch.float64)
     flagged = torch.zeros(5, dtype=torch.bool)
     finished = torch.zeros(5, dtype=torch.bool)
-    handed = torch.ones(5, dtype=torch.bool)
+    continued = torch.ones(5, dtype=torch.bool)
     generator = torch.Generator().manual_seed(1)
     for i, (x, y) in enumerate(data(30)):
-        counts = ~finished
+        valid_mask = ~finished
         if i:
             # Some sequences end and new ones begin. A few of them were not flagged.
             fresh = torch.rand(5, generator=generator) < 0.3
             state = torch.where(fresh[:, None], torch.zeros_like(state), state)
-            handed = ~fresh & ~flagged & ~finished
+            continued = ~fresh & ~flagged & ~finished
             finished = ~fresh & (flagged | finished)
         flagged = torch.rand(5, generator=generator) < 0.2
-        _, grads = reference.window(state.detach(), x, y, handed, counts, flagged | finished)
+        _, grads = reference.window(state.detach(), x, y, continued, valid_mask, flagged | finished)
         net.zero_grad()
         out, state = net(x, state)
         net.end_of_sequence(flagged)

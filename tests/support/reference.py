@@ -143,8 +143,8 @@ class Windows(Recurrent):
         self.bound, self.probe, self.windows = bound, probe, 0
         self.left = None
 
-    def window(self, state, xs, ys, handed, counts, ended):
-        """Run a window; ``handed`` and ``counts`` are of its first state, ``ended`` of its last."""
+    def window(self, state, xs, ys, continued, valid_mask, ended):
+        """Run a window; ``ended`` is a mask of its last state, the other two of its first state."""
         f = self.future
         self.windows += 1
         skip = self.windows % self.probe == 0
@@ -158,22 +158,22 @@ class Windows(Recurrent):
         dh = torch.zeros_like(sent) if pure else self.factor * sent
         dh, grads = self.backpropagate(states, xs, ys, dh)
         if self.left is not None:
-            self.learn(dh, handed, counts, pure, skip)
+            self.learn(dh, continued, valid_mask, pure, skip)
         self.left = states[-1]
         return states[-1], grads
 
-    def learn(self, grad, handed, counts, pure, skip):
+    def learn(self, grad, continued, valid_mask, pure, skip):
         f = self.future
-        target = torch.where(handed[:, None], grad, torch.zeros_like(grad))
-        if pure and handed.any():
+        target = torch.where(continued[:, None], grad, torch.zeros_like(grad))
+        if pure and continued.any():
             before, known = f.scale(), f.steps > 0
-            mean = target[handed].square().mean().item()
+            mean = target[continued].square().mean().item()
             f.mean_square = DECAY * f.mean_square + (1 - DECAY) * mean
             f.steps += 1
             if known:
                 f.a *= before / f.scale()
                 f.b *= before / f.scale()
-        if skip or not counts.any():
+        if skip or not valid_mask.any():
             return
-        h = self.left[counts]
-        f.descend(h, target[counts] / f.scale() if f.scale() else torch.zeros_like(h))
+        h = self.left[valid_mask]
+        f.descend(h, target[valid_mask] / f.scale() if f.scale() else torch.zeros_like(h))

@@ -54,9 +54,9 @@ def record_lessons(interface):
     """Return a list that receives the message and the mask of every later lesson."""
     lessons, lesson = [], interface.learn
 
-    def recorded(prediction, message, counts=None):
-        lessons.append((message, counts))
-        return lesson(prediction, message, counts)
+    def recorded(prediction, message, valid_mask=None):
+        lessons.append((message, valid_mask))
+        return lesson(prediction, message, valid_mask)
 
     interface.learn = recorded
     return lessons

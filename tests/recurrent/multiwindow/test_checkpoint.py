@@ -6,7 +6,7 @@ from torch import nn
 
 from pytorch_dni import DNI, FutureGradient, Linear_DNI
 from tests.support.checkpoints import COPIES
-from tests.support.horizon_windows import window_loss
+from tests.support.multiwindow import window_loss
 from tests.support.recurrent_zoo import data, detached, Loop
 
 

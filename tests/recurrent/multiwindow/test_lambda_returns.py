@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from pytorch_dni import TemporalInterface
-from tests.support.horizon_windows import (
+from tests.support.multiwindow import (
     bare_and_wrapped,
     FACTOR,
     LAMBDA,
@@ -21,13 +21,13 @@ def lessons(monkeypatch):
     """Return a list that receives the state, the target and the mask of each lesson."""
     taught, teach = [], TemporalInterface.update_towards
 
-    def recorded(self, state, context, true, counts):
-        taught.append((state, true, counts))
-        return teach(self, state, context, true, counts)
+    def recorded(self, state, context, true, valid_mask):
+        taught.append((state, true, valid_mask))
+        return teach(self, state, context, true, valid_mask)
 
-    def recorded_end(self, state, context, counts):
-        taught.append((state, torch.zeros_like(state), counts))
-        return end(self, state, context, counts)
+    def recorded_end(self, state, context, valid_mask):
+        taught.append((state, torch.zeros_like(state), valid_mask))
+        return end(self, state, context, valid_mask)
 
     end = TemporalInterface.end_update
     monkeypatch.setattr(TemporalInterface, "update_towards", recorded)
@@ -50,10 +50,10 @@ def test_lambda_returns_follow_the_equation(name, lambda_, lessons):
             bare, states[block], pairs[block], predict, lambda_, FACTOR, name, None
         )
         for begun, target in zip(states[block], targets, strict=True):
-            taught, true, counts = lessons.pop(0)
+            taught, true, valid_mask = lessons.pop(0)
             torch.testing.assert_close(taught, side_by_side(begun, name), rtol=0, atol=0)
             torch.testing.assert_close(true, target, rtol=1e-9, atol=1e-13)
-            assert counts.all()
+            assert valid_mask.all()
     assert not lessons
 
 

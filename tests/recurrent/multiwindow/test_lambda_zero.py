@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pytorch_dni import DNI, FutureGradient, Linear_DNI
-from tests.support.horizon_windows import window_loss
+from tests.support.multiwindow import window_loss
 from tests.support.recurrent_zoo import data, NETWORKS
 
 

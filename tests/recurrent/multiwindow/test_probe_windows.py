@@ -8,7 +8,7 @@ from torch import nn
 
 from pytorch_dni import DNI, FutureGradient, Linear_DNI, TemporalInterface
 from pytorch_dni.recurrent.multiwindow._traces import Traces
-from tests.support.horizon_windows import FACTOR, run_windows, unjoined, window_loss
+from tests.support.multiwindow import FACTOR, run_windows, unjoined, window_loss
 from tests.support.recurrent_zoo import data, Sequence, side_by_side
 
 

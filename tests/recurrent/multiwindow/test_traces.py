@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from tests.support.horizon_windows import (
+from tests.support.multiwindow import (
     bare_and_wrapped,
     FACTOR,
     LAMBDA,

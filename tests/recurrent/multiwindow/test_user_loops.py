@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from pytorch_dni import DNI, FutureGradient, Linear_DNI
-from tests.support.horizon_windows import bare_and_wrapped, window_loss
+from tests.support.multiwindow import bare_and_wrapped, window_loss
 from tests.support.recurrent_zoo import data, detached, Sequence
 
 

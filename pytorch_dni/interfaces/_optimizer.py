@@ -1,0 +1,49 @@
+"""The optimizer of the synthesizers, from the name, class or callable that the user gives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from ..errors import SynthesizerError
+
+OptimizerFactory = Callable[..., Optimizer]
+
+# Adam's usual momentum of 0.9 lags behind a target that moves with the network: halving it took
+# three-layer MNIST with labels as context from 97.0 to 97.7 % after three epochs.
+_ADAM: dict[str, Any] = {"betas": (0.5, 0.99)}
+_NAMED: dict[str, tuple[OptimizerFactory, dict[str, Any]]] = {
+    "adam": (torch.optim.Adam, _ADAM),
+    "adamw": (torch.optim.AdamW, _ADAM),
+    "rmsprop": (torch.optim.RMSprop, {}),
+    "sgd": (torch.optim.SGD, {}),
+}
+# These can step all synthesizers in one kernel, on these devices.
+_FUSED = ("adam", "adamw", "sgd")
+_FUSED_ON = ("cpu", "cuda")
+
+
+def check_optim(optim: str | OptimizerFactory | None) -> None:
+    """Raise :class:`SynthesizerError` where this is no name, class or callable, and not None."""
+    if isinstance(optim, str) and optim not in _NAMED:
+        raise SynthesizerError(f"grad_optim must be one of {', '.join(_NAMED)}, not {optim!r}")
+    if not isinstance(optim, str) and optim is not None and not callable(optim):
+        raise SynthesizerError(
+            f"grad_optim must be a name, a class or a callable, not {type(optim).__name__}"
+        )
+
+
+def build_optimizer(
+    optim: str | OptimizerFactory, parameters: list[nn.Parameter], lr: float
+) -> Optimizer:
+    """Build an optimizer, fused where its kernel exists on the parameters' device."""
+    if not isinstance(optim, str):
+        return optim(parameters, lr=lr)
+    factory, options = _NAMED[optim]
+    if optim in _FUSED and parameters[0].device.type in _FUSED_ON:
+        options = {**options, "fused": True}
+    return factory(parameters, lr=lr, **options)
