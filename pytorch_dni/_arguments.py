@@ -9,6 +9,8 @@ from torch import nn
 from torch.optim import Optimizer
 
 from ._torch import forward_hooks
+from .cuts import UpdatePolicy
+from .cuts._factory import class_takes_error
 from .cuts._hooks import is_hooked
 from .errors import describe, DNIError, SelectionError
 from .placement import Layers, select, Selection, Site
@@ -82,8 +84,51 @@ def _check_optim(network: nn.Module, optim: Optimizer) -> None:
         )
 
 
+def choose_unlock(
+    unlock: str | None,
+    places: Places,
+    eager: bool,
+    context_size: int | None,
+    dni_network: object,
+    dni_params: Mapping[str, Any] | None,
+) -> str:
+    """Return the unlock level: what the user gave, or the one that suits the other arguments.
+
+    Raises:
+        DNIError: The level contradicts another argument.
+    """
+    takes = isinstance(dni_network, type) and class_takes_error(dni_network, dni_params or {})
+    at_output = bool(places.sites)
+    if unlock is None:
+        if takes:
+            unlock = "backward"
+        else:
+            unlock = "update" if eager or at_output or context_size is not None else "backward"
+    if unlock == "backward":
+        if eager:
+            raise DNIError(
+                "unlock='backward' gives synthesizers the error, which is known in the backward "
+                "pass only: leave eager out, or take unlock='update'"
+            )
+        if at_output:
+            raise DNIError(
+                "unlock='backward' with recursive=False: the gradient at the network's output is "
+                "the error itself, and nothing is left to predict: take unlock='update'"
+            )
+    elif takes:
+        raise DNIError(
+            f"unlock={unlock!r}: the error that {getattr(dni_network, '__name__', dni_network)} "
+            "takes is known in the backward pass only: take unlock='backward', without eager"
+        )
+    return unlock
+
+
 def check_combination(
-    places: Places, full_unlock: bool, eager: bool, future: FutureGradient | None
+    places: Places,
+    full_unlock: bool,
+    eager: bool,
+    future: FutureGradient | None,
+    policy: UpdatePolicy,
 ) -> FutureGradient:
     """Return the settings of states, or the defaults, once all arguments go together.
 
@@ -94,6 +139,11 @@ def check_combination(
         raise DNIError(
             "eager takes unlock='update' and cuts in space alone: give recurrent=False to cut "
             "a recurrent network so"
+        )
+    if policy.skips_exact and (eager or full_unlock or policy.schedule.sparse or places.states):
+        raise DNIError(
+            "exact_every takes cuts in space alone, and neither eager, unlock='full' nor "
+            "update_probability: its own steps have no true gradients"
         )
     future = FutureGradient() if future is None else future
     if future.target != "bootstrap" and places.in_space:

@@ -67,8 +67,11 @@ class RunningScale:
 
     def preview(self, true: Tensor) -> ScaleUpdate:
         """Compute the update of one more message, without applying it."""
-        square = sum_of_squares(true)
-        mean_square = square / max(true.numel(), 1)
+        return self.preview_square(sum_of_squares(true), true.numel())
+
+    def preview_square(self, square: Scalar, elements: int) -> ScaleUpdate:
+        """Compute the update of a message of so many elements, by its sum of squares."""
+        mean_square = square / max(elements, 1)
         return ScaleUpdate(square, mean_square, self._mean_square, self._after(mean_square))
 
     def apply(self, update: ScaleUpdate) -> None:

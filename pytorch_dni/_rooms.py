@@ -11,10 +11,12 @@ from ._checkpoint import check_format, FORMAT, reading
 from .cuts import (
     CutMethod,
     Cuts,
+    ExactEveryCuts,
     ForwardInputs,
     FunctionCuts,
     HookCuts,
     InterfaceSet,
+    PassErrors,
     SynthesizerFactory,
     TriggerCopies,
     UpdatePolicy,
@@ -45,6 +47,7 @@ class Rooms:
         learner: Trains the synthesizers.
         policy: What passes each cut.
         in_space: The interfaces of cuts in space.
+        errors: Takes the error of each forward pass.
         cuts: The cuts in space.
         in_time: The cuts in time.
     """
@@ -64,16 +67,19 @@ class Rooms:
         inputs = ForwardInputs(network, keeps_input=factory.predicts_activations)
         self._copies = TriggerCopies()
         self.in_space = InterfaceSet(network, factory, learner, inputs)
-        hooks = HookCuts(self.in_space, self._copies, policy)
+        self.errors = PassErrors()
+        hooks = HookCuts(self.in_space, self._copies, policy, self.errors)
         method: CutMethod = hooks
         if factory.predicts_activations or policy.schedule.sparse:
-            method = FunctionCuts(inputs, policy, learner)
+            method = FunctionCuts(inputs, policy, learner, self.errors)
+        if policy.skips_exact:
+            method = ExactEveryCuts(method, policy, learner, self.errors, self._copies)
         if eager:
             method = EagerCuts(method, learner, policy, self._copies)
         first_run = None
         if places.selection is not None:
             first_run = FirstRun(network, places.selection, places.skip_last_layer, eager)
-        shared = (self.in_space, inputs, method, hooks)
+        shared = (self.in_space, inputs, self.errors, method, hooks)
         self.cuts = Cuts(network, first_run, places.sites, *shared)
         self.in_time = _in_time(network, places, factory, learner, policy, future)
 

@@ -85,6 +85,14 @@ class Context:
             broadcast = broadcast.movedim(-1, feature_dim)
         return torch.cat([trigger, broadcast], dim=feature_dim)
 
+    def fits(self, trigger: Tensor, size: int, feature_dim: int) -> bool:
+        """Return whether these features have a size and can be broadcast to a trigger."""
+        positions = [*trigger.shape]
+        del positions[feature_dim]
+        if self.raw.dim() == 0 or self.raw.shape[-1] != size:
+            return False
+        return _broadcast(self.raw, positions) is not None
+
     def broadcast_to_trigger(
         self, trigger: Tensor, size: int, feature_dim: int, owner: str
     ) -> Tensor:

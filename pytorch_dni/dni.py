@@ -14,6 +14,7 @@ from ._arguments import (
     check_combination,
     check_network,
     choose_places,
+    choose_unlock,
     example_call,
     Recurrent,
 )
@@ -23,6 +24,7 @@ from ._statistics import InterfaceStats
 from ._wrapper import NetworkWrapper
 from .cuts import (
     BPLambda,
+    ExactEvery,
     ForwardSpec,
     Schedule,
     SynthesizerFactory,
@@ -71,6 +73,10 @@ class DNI(NetworkWrapper):
             None picks them by the shapes of the network's input and the activation.
         bp_lambda: Share of the true gradient that is passed back, from 0 to 1, or a function of
             the step. At 1 the gradients are backpropagation's own; the synthesizers still learn.
+        exact_every: Compute exact gradients, those of backpropagation, in one step of so many (or
+            a function of the step); they train the network and the synthesizers. In the other
+            steps no gradient crosses a cut, and none is computed with respect to an input of a
+            part: such a step takes less time than one of backpropagation.
         update_probability: Share of the steps in which each part learns, at random, independently
             of the others. In the other steps it gets no gradient (``grad`` stays as it was), and
             sends none to the synthesizer before it. Drawn from PyTorch's seed at construction.
@@ -110,9 +116,10 @@ class DNI(NetworkWrapper):
         dni_params: Mapping[str, Any] | None = None,
         hidden_size: int | None = None,
         context_size: int | None = None,
-        unlock: str = "update",
+        unlock: str | None = None,
         forward_network: ForwardSpec | None = None,
         bp_lambda: BPLambda = 0.0,
+        exact_every: ExactEvery = 1,
         update_probability: float = 1.0,
         recurrent: Recurrent = None,
         future: FutureGradient | None = None,
@@ -124,12 +131,14 @@ class DNI(NetworkWrapper):
     ) -> None:
         check_network(network, optim, NetworkWrapper)
         places = choose_places(network, layers, recursive, skip_last_layer, recurrent)
+        unlock = choose_unlock(unlock, places, eager, context_size, dni_network, dni_params)
         sizes = (hidden_size, context_size)
         factory = SynthesizerFactory(dni_network, dni_params, *sizes, unlock, forward_network)
-        future = check_combination(places, factory.predicts_activations, eager, future)
         schedule = Schedule(update_probability, torch.initial_seed())
         learner = Learner(grad_optim, grad_lr, schedule.repeats(grad_steps, factory.regresses))
-        policy = UpdatePolicy(bp_lambda, schedule, learner)
+        policy = UpdatePolicy(bp_lambda, schedule, learner, exact_every)
+        full = factory.predicts_activations
+        future = check_combination(places, full, eager, future, policy)
         rooms = Rooms(network, places, factory, learner, policy, eager, future)
         super().__init__(network, rooms)
         self.optim = optim

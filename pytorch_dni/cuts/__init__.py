@@ -2,12 +2,14 @@
 
 from ._compilation import CompiledParts
 from ._copies import InPlaceWatch, TriggerCopies
+from ._errors import PassErrors
+from ._exact_every import ExactEveryCuts
 from ._factory import ForwardSpec, Interface, SynthesizerFactory, SynthesizerSpec
 from ._hooks import ModuleHook
 from ._inputs import ForwardInputs
 from ._interface_set import InterfaceSet
 from ._methods import CutMethod, FunctionCuts, HookCuts
-from ._policy import BPLambda, UpdatePolicy
+from ._policy import BPLambda, ExactEvery, UpdatePolicy
 from ._register import Cuts
 from ._schedule import Schedule
 
@@ -16,6 +18,8 @@ __all__ = [
     "CompiledParts",
     "CutMethod",
     "Cuts",
+    "ExactEvery",
+    "ExactEveryCuts",
     "ForwardInputs",
     "ForwardSpec",
     "FunctionCuts",
@@ -24,6 +28,7 @@ __all__ = [
     "Interface",
     "InterfaceSet",
     "ModuleHook",
+    "PassErrors",
     "Schedule",
     "SynthesizerFactory",
     "SynthesizerSpec",

@@ -12,22 +12,23 @@ from torch import nn, Tensor
 
 from ..errors import describe, DNIError, SynthesizerError
 from ..interfaces import BackwardInterface, BidirectionalInterface, ForwardInterface
-from ..placement import Site
-from ..synthesizers import Conv2d_DNI, DNI_Network, Linear_DNI, LocalLoss_DNI, RNN_DNI
+from ..placement import ErrorPlace, Site
+from ..placement import feature_dim as find_feature_dim
+from ..synthesizers import (
+    Conv2d_DNI,
+    DNI_Network,
+    Feedback_DNI,
+    Linear_DNI,
+    LocalError_DNI,
+    LocalLoss_DNI,
+    RNN_DNI,
+)
+from ..synthesizers._error_maps import error_map
 from ..synthesizers._from_input import input_synthesizer
 
 SynthesizerSpec: TypeAlias = "type[nn.Module] | Callable[[str, nn.Module, Tensor], nn.Module]"
 ForwardSpec: TypeAlias = "Callable[[str, Tensor, Tensor], nn.Module]"
 Interface: TypeAlias = "BackwardInterface | BidirectionalInterface"
-
-_CONVOLUTIONS = (
-    nn.Conv1d,
-    nn.Conv2d,
-    nn.Conv3d,
-    nn.ConvTranspose1d,
-    nn.ConvTranspose2d,
-    nn.ConvTranspose3d,
-)
 
 
 class SynthesizerFactory:
@@ -38,7 +39,8 @@ class SynthesizerFactory:
         dni_params: Further parameters of that class.
         hidden_size: Width of the synthesizers.
         context_size: Width of the context.
-        unlock: ``"update"``, or ``"full"`` to predict activations too.
+        unlock: ``"backward"`` to give synthesizers the error, ``"update"``, or ``"full"`` to
+            predict activations too.
         forward_network: Builds the synthesizers of activations, ``(name, input, output) ->
             module``; only with ``unlock="full"``.
 
@@ -46,6 +48,8 @@ class SynthesizerFactory:
         context_size: Width of the context; None for no context.
         regresses: Whether the synthesizers regress to the true gradient.
         predicts_activations: Whether activations are predicted as well: the full unlock.
+        may_take_error: Whether synthesizers can be given the error: the backward unlock.
+        takes_error: Whether their class takes it; a callable shows it with what it builds.
 
     Raises:
         DNIError: An argument is of a wrong kind, or one that it needs is missing.
@@ -69,6 +73,11 @@ class SynthesizerFactory:
         self._params = dict(dni_params or {})
         self._hidden_size = hidden_size
         self.context_size = context_size
+        self.may_take_error = unlock == "backward"
+        self.takes_error = self.may_take_error and (
+            dni_network is None
+            or (isinstance(dni_network, type) and class_takes_error(dni_network, self._params))
+        )
         self.regresses = getattr(dni_network, "predicts", DNI_Network.predicts) != "loss"
         self.predicts_activations = unlock == "full"
         self._forward_network = forward_network
@@ -80,6 +89,7 @@ class SynthesizerFactory:
         source: nn.Module,
         output: Tensor,
         input: Tensor | None = None,
+        error: ErrorPlace | None = None,
     ) -> Interface:
         """Build an interface, on the activation's device and in at least float32.
 
@@ -89,13 +99,16 @@ class SynthesizerFactory:
             source: The layer that computes the features.
             output: An activation at the cut.
             input: An input of the network, for the full unlock; otherwise None.
+            error: Where the error is taken, if it is.
 
         Raises:
             SynthesizerError: No synthesizer can be built from the user's arguments.
         """
-        feature_dim = _feature_dim(source, output)
+        feature_dim = find_feature_dim(source, output)
         with own_random_numbers(site.name):
-            synthesizer = self.synthesizer(site.name, module, source, output, feature_dim)
+            synthesizer = self.synthesizer(
+                site.name, module, source, output, feature_dim, error=error, in_space=True
+            )
             ahead = None if input is None else self._forward(site, input, output, feature_dim)
         options = self.options(site.name, synthesizer, output)
         backward = BackwardInterface(
@@ -122,7 +135,15 @@ class SynthesizerFactory:
         }
 
     def synthesizer(
-        self, name: str, module: nn.Module, source: nn.Module, output: Tensor, feature_dim: int
+        self,
+        name: str,
+        module: nn.Module,
+        source: nn.Module,
+        output: Tensor,
+        feature_dim: int,
+        *,
+        error: ErrorPlace | None = None,
+        in_space: bool = False,
     ) -> nn.Module:
         """Build a synthesizer for activations like ``output``.
 
@@ -138,12 +159,16 @@ class SynthesizerFactory:
                     f"{describe(name, module)}: it must return a module"
                 )
             return built
+        shape = output.movedim(feature_dim, -1).shape
         if kind is None:
-            kind = Linear_DNI if feature_dim == -1 else Conv2d_DNI
+            kind = self._default_kind(shape, feature_dim, error, in_space)
         params = dict(self._params)
         if issubclass(kind, RNN_DNI):
             params.setdefault("batch_first", getattr(source, "batch_first", True))
-        shape = output.movedim(feature_dim, -1).shape
+        if issubclass(kind, Feedback_DNI) and error is not None:
+            params.setdefault("identity", name in error.residual)
+        if class_takes_error(kind, params):
+            params["error_shape"] = None if error is None else torch.Size(error.shape)
         try:
             return self._instance(kind, shape, params)
         except TypeError as error:
@@ -151,6 +176,15 @@ class SynthesizerFactory:
                 f"{kind.__name__} for {describe(name, module)} cannot be built with "
                 f"dni_params={params}: {error}"
             ) from error
+
+    def _default_kind(
+        self, shape: torch.Size, feature_dim: int, error: ErrorPlace | None, in_space: bool
+    ) -> type[DNI_Network]:
+        if error is not None and error_map(error.shape, shape, 1, False) is not None:
+            return Feedback_DNI
+        if in_space and self.context_size is not None:
+            return LocalError_DNI
+        return Linear_DNI if feature_dim == -1 else Conv2d_DNI
 
     def _instance(
         self, kind: type[nn.Module], shape: torch.Size, params: dict[str, Any]
@@ -177,6 +211,17 @@ class SynthesizerFactory:
         return built
 
 
+def class_takes_error(kind: type, params: Mapping[str, Any]) -> bool:
+    """Return whether a class of synthesizers takes the error, with these parameters."""
+    given = params.get("takes_error", getattr(kind, "takes_error", False))
+    return bool(given) or getattr(kind, "predicts", None) == "feedback"
+
+
+def takes_error(interface: Interface) -> bool:
+    """Return whether the synthesizer of an interface takes the error."""
+    return isinstance(interface, BackwardInterface) and interface.takes_error
+
+
 @contextmanager
 def own_random_numbers(name: str) -> Iterator[None]:
     """Draw random numbers on the CPU from a seed of their own, which depends on a name.
@@ -189,8 +234,8 @@ def own_random_numbers(name: str) -> Iterator[None]:
 
 
 def _check_forward(unlock: str, forward_network: ForwardSpec | None) -> None:
-    if unlock not in ("update", "full"):
-        raise DNIError(f"unlock must be 'update' or 'full', not {unlock!r}")
+    if unlock not in ("backward", "update", "full"):
+        raise DNIError(f"unlock must be 'backward', 'update' or 'full', not {unlock!r}")
     if forward_network is not None and (unlock != "full" or not callable(forward_network)):
         raise SynthesizerError(
             "forward_network must be a callable (name, input, output) that returns a module, "
@@ -215,12 +260,3 @@ def _check_synthesizer(
         raise SynthesizerError(
             f"{dni_network.__name__} predicts labels: give context_size, their number"  # type: ignore[union-attr]
         )
-
-
-def _feature_dim(source: nn.Module, output: Tensor) -> int:
-    """Return the feature dimension of an activation: -1, or 1 where features are channels."""
-    if isinstance(source, _CONVOLUTIONS):
-        return 1 if output.dim() > len(source.kernel_size) + 1 else 0
-    if isinstance(source, (nn.Linear, nn.Embedding)):
-        return -1
-    return 1 if output.dim() >= 4 else -1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -13,8 +13,8 @@ from .._tree import TensorSpec
 from ..errors import CheckpointError
 from ..interfaces import BidirectionalInterface
 from ..interfaces._learner import Learner, retire
-from ..placement import Site
-from ._factory import Interface, SynthesizerFactory
+from ..placement import ErrorPlace, Site
+from ._factory import Interface, SynthesizerFactory, takes_error
 from ._inputs import ForwardInputs
 
 
@@ -53,7 +53,45 @@ class InterfaceSet:
         """Return the interface at a cut; None before there is one."""
         return self._interfaces.get(name)
 
-    def build(self, site: Site, activation: Tensor, input: Tensor | None = None) -> Interface:
+    def build_all(
+        self, sites: Iterable[Site], activations: Mapping[str, Tensor], error: ErrorPlace | None
+    ) -> tuple[dict[str, Interface], ErrorPlace | None]:
+        """Build interfaces for sites, without adding them.
+
+        Args:
+            sites: The sites.
+            activations: By the name of the site, an activation there; others are left out.
+            error: Where the error could be taken.
+
+        Returns:
+            The interfaces by name, and where the error is taken: None where no synthesizer takes
+            it. The cut that the error is taken at gets no interface.
+
+        Raises:
+            DNIError: No synthesizer can be built.
+        """
+        known = [site for site in sites if site.name in activations]
+        error = error if self._factory.may_take_error else None
+        source = None if error is None else error.cut
+        built = {
+            site.name: self.build(site, activations[site.name], error=error)
+            for site in known
+            if site.name != source
+        }
+        if self._factory.takes_error or any(map(takes_error, built.values())):
+            return built, error
+        for site in known:
+            if site.name == source:
+                built[source] = self.build(site, activations[source])
+        return built, None
+
+    def build(
+        self,
+        site: Site,
+        activation: Tensor,
+        input: Tensor | None = None,
+        error: ErrorPlace | None = None,
+    ) -> Interface:
         """Build an interface for a site, without adding it.
 
         Args:
@@ -61,6 +99,7 @@ class InterfaceSet:
             activation: An activation there.
             input: An input of the network, for the full unlock; None takes that of the running
                 pass.
+            error: Where the error is taken, if it is.
 
         Raises:
             DNIError: No synthesizer can be built, or the full unlock lacks the network's input.
@@ -69,7 +108,7 @@ class InterfaceSet:
         source = self._network.get_submodule(site.source)
         if self._factory.predicts_activations and input is None:
             input = self._inputs.trigger()
-        return self._factory.build(site, module, source, activation, input)
+        return self._factory.build(site, module, source, activation, input, error)
 
     def add(self, interface: Interface, name: str, activation: Tensor) -> None:
         """Add an interface, which the learner trains from now on."""
@@ -104,7 +143,7 @@ class InterfaceSet:
         }
 
     def prepare_load(
-        self, state: dict[str, Any], sites: Mapping[str, Site]
+        self, state: dict[str, Any], sites: Mapping[str, Site], error: ErrorPlace | None
     ) -> tuple[dict[str, Interface], Callable[[], None]]:
         """Build the interfaces of a saved state, and return them with a function to load them.
 
@@ -113,6 +152,7 @@ class InterfaceSet:
         Args:
             state: The saved state.
             sites: The saved sites by name.
+            error: Where the error is taken, if it is.
 
         Raises:
             CheckpointError: The state does not fit the network or the factory.
@@ -127,7 +167,7 @@ class InterfaceSet:
             activations = {name: spec.zeros(device) for name, spec in specs.items()}
             example = None if input is None else input.zeros(device)
         for name, activation in activations.items():
-            built[name] = self._rebuild(name, sites, activation, example, saved[name])
+            built[name] = self._rebuild(name, sites, activation, example, saved[name], error)
 
         def load() -> None:
             retire(self._interfaces.values(), self._learner)
@@ -144,13 +184,14 @@ class InterfaceSet:
         activation: Tensor,
         input: Tensor | None,
         state: dict[str, Any],
+        error: ErrorPlace | None,
     ) -> Interface:
         if name not in sites:
             raise CheckpointError(
                 f"the checkpoint does not fit this wrapper: its interface {name!r} has no place"
             )
         with building(name):
-            interface = self.build(sites[name], activation, input)
+            interface = self.build(sites[name], activation, input, error)
         with reading(f"interface {name!r}"):
             interface.load_state_dict(state)
         return interface

@@ -15,8 +15,10 @@ from ..interfaces import BidirectionalInterface
 from ..interfaces._autograd import cross, is_crossed, is_detached_at_cut
 from ..interfaces._backward import CutPolicy, GradientCrossing
 from ..interfaces._bidirectional import ExchangeCrossing
+from ..interfaces._error import OutputError
 from ..interfaces._learner import Learner
 from ._copies import InPlaceWatch, TriggerCopies
+from ._errors import PassErrors
 from ._factory import Interface
 from ._inputs import ForwardInputs
 from ._interface_set import InterfaceSet
@@ -53,6 +55,14 @@ class CutMethod(ABC):
             The tensor that is passed on in its place; None where it is passed on as it is.
         """
 
+    @abstractmethod
+    def pass_source(self, activation: Tensor) -> Tensor | None:
+        """Pass the activation at the last cut, whose gradient is the error.
+
+        Returns:
+            As :meth:`pass_cut`.
+        """
+
     def end(self, output: Any) -> Any:
         """End a forward pass of training.
 
@@ -74,13 +84,19 @@ class HookCuts(CutMethod):
         interfaces: The interfaces at the cuts.
         copies: The cuts whose activation has to be copied.
         policy: What passes each cut.
+        errors: Takes the error of each pass.
     """
 
     needs_whole_pass: ClassVar[bool] = False
 
     def __init__(
-        self, interfaces: InterfaceSet, copies: TriggerCopies, policy: UpdatePolicy
+        self,
+        interfaces: InterfaceSet,
+        copies: TriggerCopies,
+        policy: UpdatePolicy,
+        errors: PassErrors,
     ) -> None:
+        self._errors = errors
         self._interfaces = interfaces
         self._copies = copies
         self._policy = policy
@@ -91,7 +107,17 @@ class HookCuts(CutMethod):
         """Register a hook on the activation."""
         copy = self._copies.needs_copy(name)
         self._copies.mark_seen(name)
-        self.add_hook(name, activation, context, copy, partial(self.exchange, name))
+        exchange = partial(self.exchange, name, self._errors.current)
+        self.add_hook(name, activation, context, copy, exchange)
+
+    def pass_source(self, activation: Tensor) -> None:
+        """Take the gradient of the activation for the error."""
+        self._errors.watch_activation(activation)
+
+    def end(self, output: Any) -> Any:
+        """Take the gradient of the output for the error, where that is the place."""
+        self._errors.watch_output(output)
+        return output
 
     def add_hook(
         self,
@@ -106,7 +132,12 @@ class HookCuts(CutMethod):
         activation.register_hook(GradientHook(activation, context, copy, exchange, changed))
 
     def exchange(
-        self, name: str, trigger: Tensor, context: Context | None, grad: Tensor
+        self,
+        name: str,
+        error: OutputError,
+        trigger: Tensor,
+        context: Context | None,
+        grad: Tensor,
     ) -> Tensor | None:
         """Learn from the true gradient, and return the synthetic one.
 
@@ -117,9 +148,8 @@ class HookCuts(CutMethod):
             interface = interface.backward_interface
         if interface is None:
             return None
-        return interface.exchange(
-            trigger, context, grad, CutPolicy(self._policy.current_lambda(), part_learns=True)
-        )
+        policy = CutPolicy(self._policy.current_lambda(), part_learns=True)
+        return interface.exchange(trigger, context, grad, policy, error)
 
 
 class GradientHook:
@@ -166,10 +196,14 @@ class FunctionCuts(CutMethod):
         inputs: The inputs of the forward pass.
         policy: What passes each cut.
         learner: Counts the steps.
+        errors: Takes the error of each pass.
     """
 
-    def __init__(self, inputs: ForwardInputs, policy: UpdatePolicy, learner: Learner) -> None:
+    def __init__(
+        self, inputs: ForwardInputs, policy: UpdatePolicy, learner: Learner, errors: PassErrors
+    ) -> None:
         self._inputs = inputs
+        self._errors = errors
         self._policy = policy
         self._learner = learner
 
@@ -181,12 +215,21 @@ class FunctionCuts(CutMethod):
         if isinstance(interface, BidirectionalInterface):
             trigger = self._inputs.trigger()
             return cross(activation, ExchangeCrossing(interface, trigger, context, current_policy))
-        crossing = GradientCrossing(interface, activation.detach(), context, current_policy)
+        crossing = GradientCrossing(
+            interface, activation.detach(), context, current_policy, self._errors.current
+        )
         return cross(activation, crossing)
 
+    def pass_source(self, activation: Tensor) -> None:
+        """Take the gradient of the activation for the error."""
+        self._errors.watch_activation(activation)
+
     def end(self, output: Any) -> Any:
-        """Have the last part learn only in its steps."""
-        return map_floating(output, self._gate) if self._policy.schedule.sparse else output
+        """Have the last part learn only in its steps; the error is known in all of them."""
+        if self._policy.schedule.sparse:
+            output = map_floating(output, self._gate)
+        self._errors.watch_output(output)
+        return output
 
     def _gate(self, tensor: Tensor) -> Tensor:
         # There are no layers after a cut at the network's output.

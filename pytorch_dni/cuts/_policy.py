@@ -11,6 +11,7 @@ from ..interfaces._learner import Learner
 from ._schedule import Schedule
 
 BPLambda: TypeAlias = "float | Callable[[int], float]"
+ExactEvery: TypeAlias = "int | Callable[[int], int]"
 _OUTPUT = ""  # stands for the cut at the end of the last part: the network's output
 
 
@@ -21,15 +22,41 @@ class UpdatePolicy:
         bp_lambda: Share of the true gradient, or a function of the step.
         schedule: Which parts learn in a step.
         learner: Counts the steps.
+        exact_every: One step of so many has exact gradients, or a function of the step.
 
     Raises:
-        DNIError: ``bp_lambda`` is out of range.
+        DNIError: ``bp_lambda`` or ``exact_every`` is out of range, or both are given.
     """
 
-    def __init__(self, bp_lambda: BPLambda, schedule: Schedule, learner: Learner) -> None:
+    def __init__(
+        self,
+        bp_lambda: BPLambda,
+        schedule: Schedule,
+        learner: Learner,
+        exact_every: ExactEvery = 1,
+    ) -> None:
+        _check_every(exact_every)
+        self._exact_every = exact_every
         self.set_bp_lambda(bp_lambda)
         self.schedule = schedule
         self._learner = learner
+
+    @property
+    def skips_exact(self) -> bool:
+        """Whether there are steps in which no gradient crosses a cut."""
+        return self._exact_every != 1
+
+    def is_exact_step(self) -> bool:
+        """Return whether the present step has the gradients of backpropagation.
+
+        Raises:
+            DNIError: The user's function of the step returns no positive integer.
+        """
+        every = self._exact_every
+        if callable(every):
+            every = every(self._learner.steps)
+            _check_number(every)
+        return self._learner.steps % every == 0
 
     @property
     def bp_lambda(self) -> BPLambda:
@@ -43,10 +70,17 @@ class UpdatePolicy:
             DNIError: It is out of range.
         """
         _check_lambda(value)
+        if self.skips_exact and (callable(value) or value):
+            raise DNIError(
+                "bp_lambda mixes in true gradients, which are not computed in most steps with "
+                "exact_every: take one of the two"
+            )
         self._bp_lambda = value
 
     def current_lambda(self) -> float:
-        """Return ``bp_lambda`` of the present step."""
+        """Return ``bp_lambda`` of the present step; with ``exact_every``, that of exact steps."""
+        if self.skips_exact:
+            return 1.0
         value = self._bp_lambda
         return value(self._learner.steps) if callable(value) else value
 
@@ -95,3 +129,15 @@ def _check_lambda(value: object) -> None:
     number = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= 1
     if not callable(value) and not number:
         raise DNIError(f"bp_lambda must be a number from 0 to 1, or a function, got {value!r}")
+
+
+def _check_every(value: object) -> None:
+    if not callable(value):
+        _check_number(value)
+
+
+def _check_number(value: object) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise DNIError(
+            f"exact_every must be a positive integer, or a function that returns one, got {value!r}"
+        )

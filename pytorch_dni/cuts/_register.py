@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
 from typing import Any
 
 import torch
@@ -11,11 +10,12 @@ from torch import nn, Tensor
 
 from .._checkpoint import number, reading, text
 from .._tree import first_activation, map_floating
-from ..context import Context
 from ..errors import CheckpointError
 from ..placement import CutPlan, FirstRun, Part, Site
 from ._compilation import CompiledParts
+from ._errors import PassErrors
 from ._factory import Interface
+from ._first_pass import FirstPass
 from ._hooks import Handles
 from ._inputs import ForwardInputs
 from ._interface_set import InterfaceSet
@@ -31,6 +31,7 @@ class Cuts:
         sites: The sites, where they are known.
         interfaces: The interfaces at the cuts.
         inputs: The inputs of the forward pass.
+        errors: Takes the error of each forward pass.
         method: Passes activations and gradients across the cuts.
         first_pass: Does so in a first pass of training, before the cuts are known.
     """
@@ -42,26 +43,29 @@ class Cuts:
         sites: Iterable[Site],
         interfaces: InterfaceSet,
         inputs: ForwardInputs,
+        errors: PassErrors,
         method: CutMethod,
         first_pass: HookCuts,
     ) -> None:
         self._network = network
-        self._first_run = first_run
         self._sites = {site.name: site for site in sites}
         self._parts: list[Part] = []
         self._interfaces = interfaces
         self._inputs = inputs
+        self._errors = errors
         self._method = method
-        self._first_pass = first_pass
+        self._first_pass: FirstPass | None = None
+        if first_run is not None:
+            shared = (inputs, errors, first_pass)
+            self._first_pass = FirstPass(network, first_run, *shared, self._place_by_pass)
         self._compiled: CompiledParts | None = None
         self._handles = Handles()
-        self._watching = False
         self._closed = False
 
     @property
     def placed(self) -> bool:
         """Whether the sites of the cuts are known."""
-        return self._first_run is None
+        return self._first_pass is None
 
     @property
     def parts(self) -> Sequence[Part]:
@@ -73,19 +77,22 @@ class Cuts:
         if self._handles or self._closed:
             return
         handles, network = self._handles, self._network
-        if self._first_run is not None:
+        if self._first_pass is not None:
             handles.before_forward(network, self._begin_first_pass)
-            for name, module in self._first_run.watched().items():
-                handles.after_forward(module, self._watch_call, name)
-            handles.after_forward(network, self._end_first_pass)
+            self._first_pass.register(handles)
             return
-        whole = self._method.needs_whole_pass
+        whole = self._method.needs_whole_pass or self._errors.place is not None
         if whole:
             handles.before_forward(network, self._begin_pass)
         for name in self._sites:
             handles.after_forward(network.get_submodule(name), self._pass_cut, name)
         if whole:
             handles.after_forward(network, self._end_pass, always=True)
+
+    def _register_anew(self) -> None:
+        if self._handles:
+            self._handles.remove()
+            self.register()
 
     def detach_hooks(self) -> None:
         """Remove the hooks, and release what the last forward pass was given."""
@@ -97,15 +104,14 @@ class Cuts:
         """Drop the running forward pass."""
         self._method.cancel()
         self._inputs.end()
-        self._watching = False
-        if self._first_run is not None:
-            self._first_run.clear()
+        if self._first_pass is not None:
+            self._first_pass.drop()
 
     def close(self) -> None:
         """Remove everything from the network, finally."""
         self.detach_hooks()
         self._closed = True
-        self._first_run = None
+        self._end_first_pass()
         if self._compiled is not None:
             self._compiled.remove()
         self._interfaces.clear()
@@ -118,6 +124,8 @@ class Cuts:
         if self.placed:
             self._compiled.apply(self._sites)
 
+    # Placing the cuts.
+
     def place_by_example(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Place the cuts, and build their interfaces, from a pass on example input.
 
@@ -125,98 +133,70 @@ class Cuts:
             DNIError: There is no place to cut, or a synthesizer cannot be built. Nothing has
                 changed.
         """
-        if self._first_run is None:
+        if self._first_pass is None:
             return
         registered = bool(self._handles)
         self._handles.remove()
         try:
             self._inputs.begin(args, kwargs)
-            self._apply_plan(self._first_run.trace(args, kwargs), example=True)
+            self._apply_plan(self._first_pass.trace(args, kwargs), example=True)
         finally:
             self._inputs.forget()
             if registered:
                 self.register()
 
-    def _learning(self) -> bool:
-        return self._network.training and torch.is_grad_enabled()
-
-    # The first pass: an ordinary pass of training in which every layer that may be cut learns.
+    def _place_by_pass(self, plan: CutPlan) -> None:
+        self._apply_plan(plan, example=False)
+        self._register_anew()
 
     def _begin_first_pass(
         self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> None:
-        assert self._first_run is not None
-        self._first_run.clear()  # of a pass that broke off
-        self._watching = self._learning()
-        if self._watching and self._first_run.needs_trace:
+        assert self._first_pass is not None
+        if self._first_pass.needs_trace and self._learning():
             # The graph has to be seen before any part learns: the first input is the example.
-            self._watching = False
             self.place_by_example(args, kwargs)
             self._begin_pass(module, args, kwargs)
-        elif self._watching:
-            self._inputs.begin(args, kwargs)
-
-    def _watch_call(self, name: str, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        context = self._inputs.context()
-        # Checkpointed parts run without gradients at first, in a pass that has them.
-        if self._first_run is None or not (self._watching or self._learning()):
-            return
-        self._first_run.record(name, module, args, output)
-        activation = first_activation(output)
-        if activation is not None and activation.requires_grad:
-            exchange = partial(self._exchange_in_first_pass, name)
-            self._first_pass.add_hook(name, activation, context, True, exchange)
-
-    def _exchange_in_first_pass(
-        self, name: str, trigger: Tensor, context: Context | None, grad: Tensor
-    ) -> Tensor | None:
-        # The user may have called modules inside, and not the network, which ends the first pass.
-        self._finish_first_pass(None)
-        return self._first_pass.exchange(name, trigger, context, grad)
-
-    def _end_first_pass(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        self._finish_first_pass(output)
-
-    def _finish_first_pass(self, output: Any) -> None:
-        first_run = self._first_run
-        if first_run is None or not first_run.has_calls:
-            self._inputs.end()
-            return
-        try:
-            self._apply_plan(first_run.plan(output), example=False)
-            if self._handles:
-                self._handles.remove()
-                self.register()
-        finally:
-            first_run.clear()
-            self._watching = False
-            self._inputs.end()
+        else:
+            self._first_pass.begin(args, kwargs)
 
     def _apply_plan(self, plan: CutPlan, example: bool) -> None:
-        built: dict[str, Interface] = {}
-        for site in plan.sites:
-            activation = plan.activations.get(site.name)
-            if activation is None or not (example or activation.requires_grad):
-                continue
-            built[site.name] = self._interfaces.build(site, activation)
-            if not example:
-                self._interfaces.check(built[site.name], activation)
+        activations = {
+            site.name: plan.activations[site.name]
+            for site in plan.sites
+            if site.name in plan.activations
+            and (example or plan.activations[site.name].requires_grad)
+        }
+        built, place = self._interfaces.build_all(plan.sites, activations, plan.error)
+        if not example:
+            for name, interface in built.items():
+                self._interfaces.check(interface, activations[name])
         self._parts = plan.parts
         self._set_sites(plan.sites)
+        self._errors.set_place(place)
         for name, interface in built.items():
-            self._interfaces.add(interface, name, plan.activations[name])
+            self._interfaces.add(interface, name, activations[name])
 
     def _set_sites(self, sites: Iterable[Site]) -> None:
         self._sites = {site.name: site for site in sites}
-        self._first_run = None
+        self._end_first_pass()
         if self._compiled is not None:
             self._compiled.apply(self._sites)
 
+    def _end_first_pass(self) -> None:
+        if self._first_pass is not None:
+            self._first_pass.end_for_good()
+            self._first_pass = None
+
     # Every further pass.
+
+    def _learning(self) -> bool:
+        return self._network.training and torch.is_grad_enabled()
 
     def _begin_pass(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if self._learning():
             self._inputs.begin(args, kwargs)
+            self._errors.begin()
             self._method.begin(args, kwargs)
 
     def _pass_cut(self, name: str, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
@@ -226,17 +206,19 @@ class Cuts:
         activation = first_activation(output)
         if activation is None or not activation.requires_grad:
             return None
+        if self._errors.is_source(name):
+            return _replaced(output, activation, self._method.pass_source(activation))
         interface = self._interfaces.get(name)
         known = interface is not None
         if interface is None:
-            interface = self._interfaces.build(self._sites[name], activation)
+            interface = self._interfaces.build(
+                self._sites[name], activation, error=self._errors.place
+            )
         self._interfaces.check(interface, activation)
         if not known:
             self._interfaces.add(interface, name, activation)
         passed = self._method.pass_cut(name, interface, activation, context)
-        if passed is None:
-            return None
-        return map_floating(output, lambda tensor: passed if tensor is activation else tensor)
+        return _replaced(output, activation, passed)
 
     def _end_pass(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
         self._inputs.end()
@@ -254,6 +236,7 @@ class Cuts:
             "sites": [[*site] for site in self._sites.values()],
             "placed": self.placed,
             "parts": [[*part] for part in self._parts],
+            "error": self._errors.state_dict(),
             **self._interfaces.state_dict(),
         }
 
@@ -271,6 +254,7 @@ class Cuts:
             sites = {text(name): Site(name, text(source)) for name, source in state["sites"]}
             parts = [_part(*part) for part in state["parts"]]
             placed = bool(state["placed"])
+            place, load_place = self._errors.prepare_load(state["error"])
         known = {name for name, _ in self._network.named_modules(remove_duplicate=False)}
         for site in sites.values():
             if not known.issuperset(site):
@@ -278,10 +262,11 @@ class Cuts:
                     f"the checkpoint does not fit this wrapper: it has a cut at {site.name!r}, "
                     "which is no module of this network: give DNI the network it was saved with"
                 )
-        interfaces, load_interfaces = self._interfaces.prepare_load(state, sites)
+        interfaces, load_interfaces = self._interfaces.prepare_load(state, sites, place)
 
         def load() -> None:
             load_interfaces()
+            load_place()
             self._parts = parts
             if placed:
                 registered = bool(self._handles)
@@ -291,6 +276,13 @@ class Cuts:
                     self.register()
 
         return interfaces, load
+
+
+def _replaced(output: Any, activation: Tensor, passed: Tensor | None) -> Any:
+    """Return an output with another tensor in the place of its activation; None for no change."""
+    if passed is None:
+        return None
+    return map_floating(output, lambda tensor: passed if tensor is activation else tensor)
 
 
 def _part(cut: Any, modules: Any, parameters: Any, size: Any) -> Part:

@@ -69,6 +69,10 @@ class EagerCuts(CutMethod):
         finally:
             self._pass = running
 
+    def pass_source(self, activation: Tensor) -> Tensor | None:
+        """Pass on as the other method does: eager synthesizers take no error."""
+        return self._otherwise.pass_source(activation)
+
     def end(self, output: Any) -> Any:
         """Return the network's output, in whose backward pass the gradients are delivered.
 

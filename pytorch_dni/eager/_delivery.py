@@ -42,7 +42,7 @@ class GradientDelivery:
         """Return the network's outputs, in whose backward pass everything is delivered."""
         return [*attach_gradients(outputs, self._grads.tensors(), self._deliver)]
 
-    def _deliver(self) -> list[Tensor]:
+    def _deliver(self, given: Sequence[Tensor | None]) -> list[Tensor]:
         """Apply the updates and return the gradients, once.
 
         Raises:

@@ -52,7 +52,9 @@ def is_detached_at_cut(tensor: Tensor) -> bool:
 
 
 def attach_gradients(
-    outputs: Sequence[Tensor], tensors: Iterable[Tensor], gradients: Callable[[], list[Tensor]]
+    outputs: Sequence[Tensor],
+    tensors: Iterable[Tensor],
+    gradients: Callable[[Sequence[Tensor | None]], Sequence[Tensor | None]],
 ) -> tuple[Tensor, ...]:
     """Return the outputs, in whose backward pass tensors get the gradients that are given.
 
@@ -61,8 +63,9 @@ def attach_gradients(
     Args:
         outputs: Outputs of the network.
         tensors: Tensors that get gradients.
-        gradients: Called in the backward pass; returns one gradient for each tensor. Nobody else
-            may hold these: they may become the ``grad`` of a parameter.
+        gradients: Called in the backward pass with the gradients of the outputs; returns one
+            gradient for each tensor. Nobody else may hold these: they may become the ``grad`` of a
+            parameter.
     """
     attached: tuple[Tensor, ...] = _Attach.apply(gradients, len(outputs), *outputs, *tensors)  # type: ignore[no-untyped-call]
     return attached
@@ -100,7 +103,10 @@ class _Detach(torch.autograd.Function):
 class _Attach(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, gradients: Callable[[], list[Tensor]], count: int, *tensors: Tensor
+        ctx: Any,
+        gradients: Callable[[Sequence[Tensor | None]], Sequence[Tensor | None]],
+        count: int,
+        *tensors: Tensor,
     ) -> tuple[Tensor, ...]:
         ctx.gradients = gradients
         ctx.set_materialize_grads(False)
@@ -110,4 +116,4 @@ class _Attach(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
-        return (None, None, *grads, *ctx.gradients())
+        return (None, None, *grads, *ctx.gradients(grads))

@@ -12,12 +12,15 @@ from torch import Tensor
 from .._statistics import InterfaceStats
 from ..context import Context, current_context
 from ..errors import SynthesizerError
-from ..synthesizers import DNI_Network
+from ..synthesizers import DNI_Network, LocalError_DNI
 from ..synthesizers.base import Hidden
 from ._autograd import cross
 from ._base import UnidirectionalInterface
 from ._deferred import backward, check_graph
-from ._prediction import LossGradient, Prediction
+from ._error import OutputError, ScaledError
+from ._pending import PendingUpdate
+from ._prediction import LossGradient, Prediction, RegressedMessage
+from ._runner import FeedbackRunner
 
 
 class CutPolicy(NamedTuple):
@@ -55,8 +58,13 @@ class BackwardInterface(UnidirectionalInterface):
     """
 
     @property
-    def _predicts_loss(self) -> bool:
-        return getattr(self.synthesizer, "predicts", DNI_Network.predicts) == "loss"
+    def _predicts(self) -> str:
+        return getattr(self.synthesizer, "predicts", DNI_Network.predicts)
+
+    @property
+    def takes_error(self) -> bool:
+        """Whether the synthesizer takes the error of the pass."""
+        return self.runner.takes_error
 
     def forward(self, trigger: Tensor) -> Tensor:
         """Pass the trigger on, and cut its gradient.
@@ -110,7 +118,12 @@ class BackwardInterface(UnidirectionalInterface):
         return GradientCrossing(self, trigger.detach(), context, current_policy)
 
     def exchange(
-        self, trigger: Tensor, context: Context | None, true: Tensor | None, policy: CutPolicy
+        self,
+        trigger: Tensor,
+        context: Context | None,
+        true: Tensor | None,
+        policy: CutPolicy,
+        error: OutputError | None = None,
     ) -> Tensor | None:
         """In a backward pass, learn from the true gradient and return what is passed back.
 
@@ -119,6 +132,9 @@ class BackwardInterface(UnidirectionalInterface):
             context: The context of the forward pass.
             true: The true gradient; None where the part after the cut does not learn.
             policy: What passes the cut.
+            error: The error of the pass, for synthesizers that take one. Where it is not known (a
+                loss that is not computed from the output), or does not fit, the true gradient is
+                passed back.
 
         Returns:
             ``(1 - lambda) * synthetic + lambda * true``, the BP(lambda) mix, or the synthetic
@@ -127,11 +143,15 @@ class BackwardInterface(UnidirectionalInterface):
             synthetic gradients of later cuts.
         """
         needs_no_prediction = not policy.part_learns or policy.bp_lambda == 1
+        scaled = self._scaled(error, trigger)
+        if self.takes_error and scaled is None:
+            self.learner.mark_step()
+            return true if policy.part_learns else None
         if true is None and needs_no_prediction:
             self.learner.mark_step()
             return None
         with torch.no_grad():
-            prediction = self.predict(trigger, context)
+            prediction = self.predict(trigger, context, scaled)
             self._learn_in_backward(prediction, true)
             if needs_no_prediction:
                 return true if policy.part_learns else None
@@ -140,11 +160,21 @@ class BackwardInterface(UnidirectionalInterface):
                 return synthetic
             return torch.lerp(synthetic, true, policy.bp_lambda)
 
+    def _scaled(self, error: OutputError | None, trigger: Tensor) -> ScaledError | None:
+        """Return the error in units of its size; None where it is not known or does not fit."""
+        if not self.takes_error or error is None or error.value is None:
+            return None
+        if not self.runner.fits(trigger, error.value):
+            return None
+        assert self.error_scale is not None
+        with torch.no_grad():
+            return error.scaled(self.error_scale, self.dtype)
+
     def _learn_in_backward(self, prediction: Prediction, true: Tensor | None) -> None:
         if true is not None:
-            self.learner.collect(self.learn(prediction, true))
-            return
-        update = prediction.learn_without_true()
+            update: PendingUpdate | None = self.learn(prediction, true)
+        else:
+            update = prediction.learn_without_true()
         if update is None:
             self.learner.mark_step()
         else:
@@ -152,7 +182,8 @@ class BackwardInterface(UnidirectionalInterface):
 
     def check(self, trigger: Tensor, context: Context | None) -> None:
         """Raise :class:`DNIError` where the trigger or the context does not fit."""
-        if context is not None and self.context_size is not None and self._predicts_loss:
+        local = self._predicts in ("loss", "local error")
+        if context is not None and self.context_size is not None and local:
             context.target(self.context_size, trigger, self.runner.owner)
         else:
             super().check(trigger, context)
@@ -164,15 +195,23 @@ class BackwardInterface(UnidirectionalInterface):
                 f"the trigger's shape {tuple(trigger.shape)}"
             )
 
-    def ask(self, trigger: Tensor, context: Context | None, hidden: Hidden) -> Prediction:
+    def ask(
+        self,
+        trigger: Tensor,
+        context: Context | None,
+        hidden: Hidden,
+        error: ScaledError | None = None,
+    ) -> Prediction:
         """Predict from a given state of the synthesizer; the trigger has the synthesizer's type.
 
         Raises:
             SynthesizerError: What the synthesizer predicts is not of the trigger's shape.
         """
-        if self._predicts_loss:
+        if self._predicts == "loss":
             return self._ask_local_loss(trigger, context)
-        prediction = super().ask(trigger, context, hidden)
+        if self._predicts == "local error":
+            return self._ask_local_error(trigger, context)
+        prediction = super().ask(trigger, context, hidden, error)
         if prediction.message.shape != trigger.shape:
             raise SynthesizerError(
                 f"the synthesizer of {self.owner} ({type(self.synthesizer).__name__}) "
@@ -180,6 +219,26 @@ class BackwardInterface(UnidirectionalInterface):
                 f"{tuple(trigger.shape)}: make its output_size the activation's features"
             )
         return prediction
+
+    def _ask_local_error(self, trigger: Tensor, context: Context | None) -> Prediction:
+        synthesizer, scale, error_scale = self.synthesizer, self.scale, self.error_scale
+        assert isinstance(synthesizer, LocalError_DNI)
+        assert context is not None
+        assert self.context_size is not None
+        assert scale is not None
+        assert error_scale is not None
+        target = context.target(self.context_size, trigger, self.runner.owner)
+        moved = trigger if self.feature_dim == -1 else trigger.movedim(self.feature_dim, -1)
+        value, own = synthesizer.local_error(moved, target)
+        update = error_scale.preview(value)
+        error = ScaledError(value, update.unit, update)
+        runner = FeedbackRunner(synthesizer.feedback, None, self.feature_dim, self.owner)
+        unit = scale.value
+        run = runner.run(trigger, None, None, unit, error)
+        again = partial(self._ask_local_error, trigger, context)
+        change = partial(error_scale.apply, update)
+        shared = (unit, scale, self.moments, again)
+        return RegressedMessage(run, *shared, own=own, input_change=change)
 
     def _ask_local_loss(self, trigger: Tensor, context: Context | None) -> Prediction:
         assert isinstance(self.synthesizer, DNI_Network)
@@ -196,7 +255,7 @@ class BackwardInterface(UnidirectionalInterface):
 
     def stats(self) -> InterfaceStats:
         """Return how well the interface predicts, over about the last hundred updates."""
-        return self.moments.stats(self.moments.ratio.item() if self._predicts_loss else 1.0)
+        return self.moments.stats(self.moments.ratio.item() if self._predicts == "loss" else 1.0)
 
 
 class GradientCrossing:
@@ -207,6 +266,7 @@ class GradientCrossing:
         trigger: The activation, detached.
         context: The context of the forward pass.
         current_policy: Called in the backward pass; returns what passes the cut.
+        error: The error of the pass, if there is one.
     """
 
     def __init__(
@@ -215,11 +275,13 @@ class GradientCrossing:
         trigger: Tensor,
         context: Context | None,
         current_policy: Callable[[], CutPolicy],
+        error: OutputError | None = None,
     ) -> None:
         self._interface = interface
         self._trigger = trigger
         self._context = context
         self._current_policy = current_policy
+        self._error = error
 
     def forward_message(self, activation: Tensor) -> Tensor:
         """Return a copy of the activation."""
@@ -227,4 +289,5 @@ class GradientCrossing:
 
     def backward_message(self, grad: Tensor | None) -> Tensor | None:
         """Learn from the true gradient, and return the synthetic one."""
-        return self._interface.exchange(self._trigger, self._context, grad, self._current_policy())
+        policy = self._current_policy()
+        return self._interface.exchange(self._trigger, self._context, grad, policy, self._error)

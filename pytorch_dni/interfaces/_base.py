@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn, Tensor
 
-from .._normalization import RunningScale
+from .._normalization import RunningScale, Scalar
 from .._statistics import InterfaceStats, RunningMoments
 from .._torch import apply_to_tensors
 from .._tree import map_tensors
@@ -18,6 +18,7 @@ from ..errors import CheckpointError, DNIError, SynthesizerError
 from ..synthesizers import DNI_Network
 from ..synthesizers.base import Hidden
 from ._deferred import current_scope
+from ._error import ScaledError
 from ._learner import Learner, Trained
 from ._modes import synthesizer_mode
 from ._optimizer import OptimizerFactory
@@ -95,6 +96,7 @@ class UnidirectionalInterface(nn.Module):
         like = torch.zeros((), dtype=self.dtype, device=like.device)
         self.moments = RunningMoments(like)
         self.scale = self._make_scale(like)
+        self.error_scale = RunningScale(like) if self.runner.scales_error else None
         self.learner.add(self.trained(), name or "")
 
     def _make_scale(self, like: Tensor) -> RunningScale | None:
@@ -109,8 +111,9 @@ class UnidirectionalInterface(nn.Module):
 
     def trained(self) -> list[Trained]:
         """Return the modules that a learner trains, each with its default learning rate."""
-        lr = getattr(self.synthesizer, "default_lr", DNI_Network.default_lr)
-        return [(self.synthesizer, lr)]
+        if isinstance(self.synthesizer, DNI_Network):
+            return self.synthesizer.trained()
+        return [(self.synthesizer, DNI_Network.default_lr)]
 
     def set_learner(self, learner: Learner) -> None:
         """Have another learner train the synthesizer, which has it added already."""
@@ -200,7 +203,9 @@ class UnidirectionalInterface(nn.Module):
         """Raise :class:`ContextError` where the interface is given a context without use."""
         self.runner.check_takes(context)
 
-    def predict(self, trigger: Tensor, context: Context | None = None) -> Prediction:
+    def predict(
+        self, trigger: Tensor, context: Context | None = None, error: ScaledError | None = None
+    ) -> Prediction:
         """Predict the message for a trigger, in at least float32; call under ``no_grad``.
 
         Raises:
@@ -209,14 +214,26 @@ class UnidirectionalInterface(nn.Module):
         if context is None and self.context_size is not None:
             self.check(trigger, context)
         with synthesizer_mode(trigger.device.type):
-            return self.ask(trigger.detach().to(self.dtype), context, self.hidden)
+            return self.ask(trigger.detach().to(self.dtype), context, self.hidden, error)
 
-    def ask(self, trigger: Tensor, context: Context | None, hidden: Hidden) -> Prediction:
+    def ask(
+        self,
+        trigger: Tensor,
+        context: Context | None,
+        hidden: Hidden,
+        error: ScaledError | None = None,
+    ) -> Prediction:
         """Predict from a given state of the synthesizer; the trigger has the synthesizer's type."""
-        unit = 1.0 if self.scale is None else self.scale.value
-        run = self.runner.run(trigger, context, hidden, unit)
-        again = partial(self.ask, trigger, context, hidden)
-        return RegressedMessage(run, unit, self.scale, self.moments, again)
+        unit: Scalar = 1.0 if self.scale is None else self.scale.value
+        if error is not None and self.scale is not None and not self.scale.count:
+            unit = error.unit  # a map that starts at the identity passes the first error on
+        run = self.runner.run(trigger, context, hidden, unit, error)
+        again = partial(self.ask, trigger, context, hidden, error)
+        change = None
+        if error is not None and self.error_scale is not None:
+            change = partial(self.error_scale.apply, error.update)
+        shared = (unit, self.scale, self.moments, again)
+        return RegressedMessage(run, *shared, input_change=change)
 
     def stats(self) -> InterfaceStats:
         """Return how well the interface predicts, over about the last hundred updates."""
@@ -233,8 +250,9 @@ class UnidirectionalInterface(nn.Module):
         self.synthesizer.to(self.dtype)
         like = fn(self.moments.values).to(self.dtype)
         self.moments.to(like)
-        if self.scale is not None:
-            self.scale.to(like)
+        for scale in (self.scale, self.error_scale):
+            if scale is not None:
+                scale.to(like)
         self.hidden = map_tensors(self.hidden, fn)
         if self.trains_itself:
             self.learner.move_state()
@@ -250,6 +268,8 @@ class UnidirectionalInterface(nn.Module):
         """Return normalisation, recurrent state, and a synthesizer that trains itself."""
         scale = None if self.scale is None else self.scale.state_dict()
         state = {"moments": self.moments.state_dict(), "scale": scale, "hidden": self.hidden}
+        if self.error_scale is not None:
+            state["error_scale"] = self.error_scale.state_dict()
         if self.trains_itself:
             state["synthesizer"] = self.synthesizer.state_dict()
             state["learner"] = self.learner.state_dict()
@@ -274,4 +294,6 @@ class UnidirectionalInterface(nn.Module):
         self.moments.load_state_dict(state["moments"])
         if self.scale is not None:
             self.scale.load_state_dict(state["scale"])
+        if self.error_scale is not None:
+            self.error_scale.load_state_dict(state["error_scale"])
         self.hidden = state["hidden"]

@@ -14,8 +14,8 @@ from .._normalization import RunningScale, Scalar, sum_of_squares
 from .._statistics import RunningMoments
 from ..synthesizers.base import Hidden
 from ._modes import synthesizer_mode
-from ._pending import Lesson, PendingUpdate
-from ._runner import Run
+from ._pending import Change, Lesson, PendingUpdate
+from ._run import Run
 
 Ask = Callable[[], "Prediction"]
 
@@ -71,6 +71,8 @@ class RegressedMessage(Prediction):
         scale: Running size of the true message; None where targets are not normalised.
         moments: Running moments of the interface.
         ask: Asks the synthesizer for the same prediction again.
+        own: Gradients of parameters that learn without the true message: a local head's.
+        input_change: Counts the synthesizer's input in its running size, if that has one.
     """
 
     def __init__(
@@ -80,6 +82,8 @@ class RegressedMessage(Prediction):
         scale: RunningScale | None,
         moments: RunningMoments,
         ask: Ask,
+        own: ParameterGrads | None = None,
+        input_change: Change | None = None,
     ) -> None:
         message = run.output.detach()
         if scale is not None and run.unit is not unit:
@@ -89,6 +93,8 @@ class RegressedMessage(Prediction):
         self._unit = unit
         self._scale = scale
         self._moments = moments
+        self._own = own
+        self._input_changes = [] if input_change is None else [input_change]
 
     def learn(self, true: Tensor, valid_mask: Tensor | None = None) -> PendingUpdate:
         """Regress the output to the normalised true message, by the mean squared error."""
@@ -97,12 +103,18 @@ class RegressedMessage(Prediction):
             sample = self._moments.measure(self.message, true)
         else:
             sample = self._moments.measure(self.message * weight, true * weight)
-        counted = partial(self._moments.apply, sample)
+        changes: list[Change] = [*self._input_changes, partial(self._moments.apply, sample)]
         if self._scale is None:
-            return PendingUpdate(self._lesson(true, weight, 1.0, None), counted)
+            return PendingUpdate(self._lesson(true, weight, 1.0, None), *changes)
         update = self._scale.preview(true)
         lesson = self._lesson(true, weight, update.unit, update.square)
-        return PendingUpdate(lesson, counted, partial(self._scale.apply, update))
+        return PendingUpdate(lesson, *changes, partial(self._scale.apply, update))
+
+    def learn_without_true(self) -> PendingUpdate | None:
+        """Learn what needs no true message: a local head from its own loss."""
+        if self._own is None:
+            return None
+        return PendingUpdate(Lesson(self._own, square=_squares(self._own)), *self._input_changes)
 
     def _lesson_again(self, true: Tensor, valid_mask: Tensor | None) -> Lesson:
         weight = None if valid_mask is None else sample_weights(valid_mask, true)
@@ -124,13 +136,16 @@ class RegressedMessage(Prediction):
             factor /= float(self._unit)
         if weight is not None:
             error.mul_(weight)
+        own = self._own or []
+        if own and square is not None:
+            square = square + _squares(own)
         if self._run.taped is not None:
-            mlp, tape = self._run.taped
-            return Lesson(mlp.backpropagate(tape, error, factor)[1], square=square)
+            grads = self._run.taped.backpropagate(error, factor)
+            return Lesson([*own, *grads], square=square)
         output = self._run.output
         if not output.requires_grad:
-            return Lesson(square=square)
-        return Lesson(None, output, error.mul_(factor), square)
+            return Lesson(self._own, square=square)
+        return Lesson(self._own, output, error.mul_(factor), square)
 
 
 class LossGradient(Prediction):
@@ -176,9 +191,7 @@ class LossGradient(Prediction):
         return PendingUpdate(self._lesson())
 
     def _lesson(self) -> Lesson:
-        # An activation that overflowed would spoil the head for good.
-        squares = [sum_of_squares(g) for _, g in self._grads if g.layout == torch.strided]
-        return Lesson(self._grads, square=sum(squares[1:], squares[0]) if squares else None)
+        return Lesson(self._grads, square=_squares(self._grads))
 
 
 class ReturnGradient(Prediction):
@@ -202,6 +215,15 @@ class ReturnGradient(Prediction):
 
     def _lesson_again(self, true: Tensor, valid_mask: Tensor | None) -> Lesson:
         return Lesson()
+
+
+def _squares(grads: ParameterGrads) -> Scalar:
+    """Return the sum of squares of a head's gradients.
+
+    It is not finite where an activation overflowed, which would spoil the head for good.
+    """
+    squares = [sum_of_squares(grad) for _, grad in grads if grad.layout == torch.strided]
+    return sum(squares, 0.0)
 
 
 def sample_weights(valid_mask: Tensor, like: Tensor) -> Tensor:

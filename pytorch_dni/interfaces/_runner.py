@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import NamedTuple
 
 import torch
 from torch import nn, Tensor
@@ -12,25 +11,11 @@ from .._normalization import Scalar
 from .._tree import map_tensors
 from ..context import check_no_context, Context
 from ..errors import ContextError, SynthesizerError
-from ..synthesizers import BasicSynthesizer, DNI_Network
-from ..synthesizers._mlp import MLP, Tape
+from ..synthesizers import BasicSynthesizer, DNI_Network, Feedback_DNI
+from ..synthesizers._mlp import MLP
 from ..synthesizers.base import Hidden
-
-
-class Run(NamedTuple):
-    """The result of one call of a synthesizer.
-
-    Attributes:
-        output: The prediction, in the synthesizer's graph unless there is a tape.
-        hidden: The state for its next call, detached.
-        taped: An MLP that ran without a graph, and the tape for its backward pass.
-        unit: Factor that the output has been multiplied by already.
-    """
-
-    output: Tensor
-    hidden: Hidden = None
-    taped: tuple[MLP, Tape] | None = None
-    unit: Scalar = 1.0
+from ._error import ScaledError
+from ._run import Run, Taped
 
 
 class Runner(ABC):
@@ -85,18 +70,39 @@ class Runner(ABC):
         """Return the trigger in the shape that the synthesizer takes."""
         return trigger
 
+    @property
+    def takes_error(self) -> bool:
+        """Whether the synthesizer needs the error."""
+        return False
+
+    @property
+    def scales_error(self) -> bool:
+        """Whether an error is divided by its running size: the output's, or a local head's."""
+        return self.takes_error or getattr(self.synthesizer, "predicts", "") == "local error"
+
+    def fits(self, trigger: Tensor, error: Tensor) -> bool:
+        """Return whether an error has a shape that the synthesizer can use for a trigger."""
+        return True
+
     @abstractmethod
-    def run(self, trigger: Tensor, context: Context | None, hidden: Hidden, unit: Scalar) -> Run:
+    def run(
+        self,
+        trigger: Tensor,
+        context: Context | None,
+        hidden: Hidden,
+        unit: Scalar,
+        error: ScaledError | None = None,
+    ) -> Run:
         """Call the synthesizer; call under ``no_grad``, with a context that was checked.
 
         The output is multiplied by ``unit`` already where that costs nothing.
         """
 
-    def _recorded(self, mlp: MLP, input: Tensor, unit: Scalar) -> Run:
+    def _recorded(self, mlp: MLP, input: Tensor, unit: Scalar, feature_dim: int = -1) -> Run:
         if isinstance(unit, Tensor):
             unit = 1.0
         output, tape = mlp.record(input, unit)
-        return Run(output, None, (mlp, tape), unit)
+        return Run(output, None, Taped(mlp, tape, feature_dim), unit)
 
     def joined(self, trigger: Tensor, context: Context | None) -> Tensor:
         """Return the trigger joined with its context."""
@@ -114,21 +120,96 @@ class NetworkRunner(Runner):
         super().__init__(synthesizer, context_size, feature_dim, owner)
         self._move_features = feature_dim != -1 and synthesizer.features_last
 
-    def run(self, trigger: Tensor, context: Context | None, hidden: Hidden, unit: Scalar) -> Run:
+    @property
+    def takes_error(self) -> bool:
+        """Whether the error is joined to the synthesizer's input, too."""
+        return bool(self.synthesizer.takes_error)
+
+    def fits(self, trigger: Tensor, error: Tensor) -> bool:
+        """Return whether the error can be joined to a trigger, at its positions or broadcast."""
+        return Context(error).fits(trigger, self._error_size(trigger), self.feature_dim)
+
+    def _error_size(self, trigger: Tensor) -> int:
+        assert isinstance(self.synthesizer, DNI_Network)
+        known = trigger.shape[self.feature_dim] + (self.context_size or 0)
+        return self.synthesizer.input_size - known
+
+    def run(
+        self,
+        trigger: Tensor,
+        context: Context | None,
+        hidden: Hidden,
+        unit: Scalar,
+        error: ScaledError | None = None,
+    ) -> Run:
         """Predict; call under ``no_grad``, with a context that was checked."""
         input = self.joined(trigger, context)
+        if error is not None:
+            scaled = Context(error.value / error.unit)
+            features = scaled.broadcast_to_trigger(
+                trigger, self._error_size(trigger), self.feature_dim, self.owner
+            )
+            input = torch.cat([input, features.movedim(-1, self.feature_dim)], self.feature_dim)
         if self._move_features:
             input = input.movedim(self.feature_dim, -1)
         if self.mlp is not None:
-            run = self._recorded(self.mlp, input, unit)
+            dim = self.feature_dim if self._move_features else -1
+            run = self._recorded(self.mlp, input, unit, dim)
         else:
             with torch.enable_grad():
                 output, hidden = self.synthesizer(input, hidden)
             run = Run(output, map_tensors(hidden, Tensor.detach))
-        if self._move_features:
+        return self._moved_back(run) if self._move_features else run
+
+    def _moved_back(self, run: Run) -> Run:
+        with torch.enable_grad():
+            return run._replace(output=run.output.movedim(-1, self.feature_dim))
+
+
+class FeedbackRunner(NetworkRunner):
+    """For synthesizers with ``predicts = "feedback"``, which are given the error by itself."""
+
+    @property
+    def takes_error(self) -> bool:
+        """Whether the synthesizer needs the error: it does."""
+        return True
+
+    def fits(self, trigger: Tensor, error: Tensor) -> bool:
+        """Return whether the synthesizer maps such an error to such a trigger's gradient."""
+        fits = getattr(self.synthesizer, "fits", None)
+        return fits is None or bool(fits(error, trigger.movedim(self.feature_dim, -1)))
+
+    def run(
+        self,
+        trigger: Tensor,
+        context: Context | None,
+        hidden: Hidden,
+        unit: Scalar,
+        error: ScaledError | None = None,
+    ) -> Run:
+        """Predict; call under ``no_grad``, with an error that fits."""
+        assert error is not None
+        moved = trigger if self.feature_dim == -1 else trigger.movedim(self.feature_dim, -1)
+        run = self._by_hand(moved, unit, error)
+        if run is None:
             with torch.enable_grad():
-                run = run._replace(output=run.output.movedim(-1, self.feature_dim))
-        return run
+                output, hidden = self.synthesizer(moved, hidden, error.value / error.unit)
+            run = Run(output, map_tensors(hidden, Tensor.detach))
+        return run if self.feature_dim == -1 else self._moved_back(run)
+
+    def _by_hand(self, trigger: Tensor, unit: Scalar, error: ScaledError) -> Run | None:
+        if not isinstance(self.synthesizer, Feedback_DNI):
+            return None
+        if isinstance(unit, Tensor) or isinstance(error.unit, Tensor):
+            # On an accelerator, reading the units would stall the queue.
+            value, error_unit, unit = error.value / error.unit, 1.0, 1.0
+        else:
+            value, error_unit = error.value, error.unit
+        recorded = self.synthesizer.record(trigger, value, error_unit, unit)
+        if recorded is None:
+            return None
+        output, tape = recorded
+        return Run(output, None, Taped(self.synthesizer, tape, self.feature_dim), unit)
 
 
 class ModuleRunner(Runner):
@@ -144,7 +225,14 @@ class ModuleRunner(Runner):
         super().__init__(synthesizer, context_size, feature_dim, owner)
         self.takes_context = context_size is not None or not hasattr(synthesizer, "context_dim")
 
-    def run(self, trigger: Tensor, context: Context | None, hidden: Hidden, unit: Scalar) -> Run:
+    def run(
+        self,
+        trigger: Tensor,
+        context: Context | None,
+        hidden: Hidden,
+        unit: Scalar,
+        error: ScaledError | None = None,
+    ) -> Run:
         """Predict; call under ``no_grad``, with a context that was checked."""
         trigger = self.arranged(trigger)
         if self.mlp is not None:
@@ -180,5 +268,7 @@ def runner(
 ) -> Runner:
     """Return the runner for a synthesizer's signature."""
     if isinstance(synthesizer, DNI_Network):
+        if synthesizer.predicts == "feedback":
+            return FeedbackRunner(synthesizer, context_size, feature_dim, owner)
         return NetworkRunner(synthesizer, context_size, feature_dim, owner)
     return ModuleRunner(synthesizer, context_size, feature_dim, owner)

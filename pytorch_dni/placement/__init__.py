@@ -1,5 +1,6 @@
 """Placement: where a network is cut, found from the user's choice and from one forward pass."""
 
+from ._error_place import ErrorPlace, feature_dim
 from ._first_run import CutPlan, FirstRun
 from ._graph import PartChain
 from ._parts import Part, parts_table
@@ -8,6 +9,8 @@ from ._sites import Site
 
 __all__ = [
     "CutPlan",
+    "ErrorPlace",
+    "feature_dim",
     "FirstRun",
     "Layers",
     "Part",

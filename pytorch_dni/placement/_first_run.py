@@ -14,6 +14,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from .._tree import floating_tensors
 from ..errors import SelectionError
 from ._calls import Call, CallRecorder
+from ._error_place import ErrorPlace, find_error_place
 from ._graph import PartChain
 from ._parts import Part, parts_between
 from ._selection import Selection
@@ -27,11 +28,13 @@ class CutPlan(NamedTuple):
         sites: The sites, in the order of the run.
         parts: The parts between them.
         activations: By the name of the site, the activation that was seen there.
+        error: Where the error is taken; None where no site was reached.
     """
 
     sites: list[Site]
     parts: list[Part]
     activations: dict[str, Tensor]
+    error: ErrorPlace | None
 
 
 class FirstRun:
@@ -104,7 +107,8 @@ class FirstRun:
             _check_separation(calls, sites, outputs)
         at = {call.name: call.output for call in calls}
         activations = {site.name: at[site.name] for site in sites if site.name in at}
-        return CutPlan(sites, parts_between(calls, sites), activations)
+        error = find_error_place(calls, sites, outputs)
+        return CutPlan(sites, parts_between(calls, sites), activations, error)
 
     def trace(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> CutPlan:
         """Run the network once in evaluation, and return the plan of that pass.
@@ -128,7 +132,7 @@ class FirstRun:
         try:
             network.eval()
             with (
-                torch.set_grad_enabled(self.needs_trace),
+                torch.enable_grad(),
                 torch.random.fork_rng(devices=[]),
                 drop,
                 count,

@@ -12,6 +12,7 @@ from torch import nn, Tensor
 from .._normalization import RunningScale
 from ..context import Context
 from ..errors import DNIError, SynthesizerError
+from ..interfaces._error import ScaledError
 from ..interfaces._pending import PendingUpdate
 from ..interfaces._prediction import Prediction, ReturnGradient
 from ..synthesizers import Critic_DNI
@@ -48,7 +49,13 @@ class CriticInterface(TemporalInterface):
         # This is the unit of gradients, for the bound. The critic's own unit is that of losses.
         return ProbeScale(like, nn.Identity())
 
-    def ask(self, trigger: Tensor, context: Context | None, hidden: Hidden) -> Prediction:
+    def ask(
+        self,
+        trigger: Tensor,
+        context: Context | None,
+        hidden: Hidden,
+        error: ScaledError | None = None,
+    ) -> Prediction:
         """Predict the gradient; the trigger has the synthesizer's type."""
         with torch.enable_grad():
             leaf = trigger.detach().requires_grad_()

@@ -11,14 +11,16 @@ from torch import nn, Tensor
 from .._normalization import RunningScale
 from .._tree import floating_tensors
 from ..context import Context, current_context
-from ..errors import DNIError, SynthesizerError
+from ..errors import DNIError
 from ..interfaces import backward, BackwardInterface
 from ..interfaces._backward import CutPolicy
 from ..interfaces._deferred import check_graph
+from ..interfaces._error import OutputError
 from ..interfaces._learner import Trained
 from ..interfaces._pending import PendingUpdate
 from ..synthesizers import DNI_Network
 from ._auxiliary import Auxiliary, auxiliary_for
+from ._kinds import check_kind
 from ._stability import bounded, Guard, GUARD_EVERY, Injection, NO_INJECTION, ProbeScale
 from .future import FutureGradient
 from .spec import join_state, split_state
@@ -40,16 +42,14 @@ class TemporalInterface(BackwardInterface):
     :class:`UnidirectionalInterface`.
 
     Args:
-        synthesizer: Predicts from the state's concatenated tensors, ``(batch, features)``, their
-            gradients.
+        synthesizer: Predicts the gradient of the state's joined tensors, ``(batch, features)``.
         future: How predictions are used.
         batch_dim: Dimension of the samples in each tensor of the state.
 
     Raises:
         SynthesizerError: An argument is wrong.
 
-    Source: Jaderberg et al. 2017: synthetic gradients for recurrent networks; the rescaled output
-    of van Hasselt et al. 2016, "Learning values across many orders of magnitude".
+    Source: Jaderberg et al. 2017: recurrent networks; van Hasselt et al. 2016: rescaled outputs.
     """
 
     auxiliary: Auxiliary | None
@@ -64,11 +64,7 @@ class TemporalInterface(BackwardInterface):
     ) -> None:
         object.__setattr__(self, "auxiliary", None)  # the base class asks for what is trained
         super().__init__(synthesizer, **options)
-        if self._predicts_loss:
-            raise SynthesizerError(
-                f"{self.owner}: {type(synthesizer).__name__} predicts the loss at a state, not the "
-                "gradient of the future: take a synthesizer that predicts gradients"
-            )
+        check_kind(synthesizer, self.owner)
         self.future = FutureGradient() if future is None else future
         self.batch_dim = batch_dim
         self.windows = 0
@@ -87,9 +83,8 @@ class TemporalInterface(BackwardInterface):
 
     def trained(self) -> list[Trained]:
         """Return the modules that a learner trains, each with its default learning rate."""
-        if self.auxiliary is None:
-            return super().trained()
-        return [*super().trained(), (self.auxiliary, DNI_Network.default_lr)]
+        own = [] if self.auxiliary is None else [(self.auxiliary, DNI_Network.default_lr)]
+        return [*super().trained(), *own]
 
     def _make_scale(self, like: Tensor) -> RunningScale | None:
         normalizes = super()._make_scale(like) is not None
@@ -248,8 +243,8 @@ class TemporalInterface(BackwardInterface):
             self.scale.measure(true, continued)
         if self.auxiliary is None or self.scale is None or injection.predicted is None:
             return true
-        if injection.predicted.shape != true.shape:
-            return true  # the batch has become smaller
+        if injection.predicted.shape != true.shape:  # the batch has become smaller
+            return true
         unit = self.scale.value
         mask = valid_mask if continued is None else continued
         lesson, gradient = self.auxiliary.learn(state.to(true), injection.predicted / unit, mask)
@@ -270,7 +265,12 @@ class TemporalInterface(BackwardInterface):
             self.guard.check(self.stats())
 
     def exchange(
-        self, trigger: Tensor, context: Context | None, true: Tensor | None, policy: CutPolicy
+        self,
+        trigger: Tensor,
+        context: Context | None,
+        true: Tensor | None,
+        policy: CutPolicy,
+        error: OutputError | None = None,
     ) -> Tensor | None:
         """In a backward pass, learn from the gradient of a trigger; nothing is passed back."""
         if true is not None:

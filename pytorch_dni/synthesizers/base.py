@@ -8,6 +8,7 @@ import torch
 from torch import nn, Size, Tensor
 
 from .._gradients import parameter_grads, ParameterGrads
+from ..errors import SynthesizerError
 from ._mlp import MLP
 
 if TYPE_CHECKING:
@@ -35,8 +36,12 @@ class DNI_Network(nn.Module):
     #: What the synthesizer predicts. ``"gradient"``: ``forward`` predicts the gradient. ``"loss"``:
     #: ``loss`` returns a scalar whose gradient with respect to the activation is the prediction.
     #: ``"return"``: ``forward`` predicts the future loss from a state, and the gradient of that
-    #: loss is the prediction.
+    #: loss is the prediction. ``"feedback"``: ``forward(input, hidden, error)`` predicts the
+    #: gradient from activation and error, which are given separately, features last.
     predicts: ClassVar[str] = "gradient"
+    #: Whether the error (the gradient of the loss at the output or at the last cut, divided by its
+    #: running root mean square) is joined to the input, after the context.
+    takes_error: bool = False
     #: Whether inputs have their features in the last dimension. Otherwise they have the layout of
     #: the activation: features last for (batch, features) and sequences, channels in dimension 1
     #: for images.
@@ -57,7 +62,13 @@ class DNI_Network(nn.Module):
 
     @classmethod
     def for_activation(
-        cls, shape: Size, context_size: int | None, hidden_size: int | None, **params: Any
+        cls,
+        shape: Size,
+        context_size: int | None,
+        hidden_size: int | None,
+        *,
+        error_shape: Size | None = None,
+        **params: Any,
     ) -> Self:
         """Build a synthesizer for activations of a shape.
 
@@ -66,11 +77,28 @@ class DNI_Network(nn.Module):
             context_size: Width of the context; None for no context.
             hidden_size: Width of the hidden layers; None takes a quarter of the features, at
                 least 32.
+            error_shape: Shape of the error, features last; None where there is none.
             params: Further arguments of the class.
+
+        Raises:
+            SynthesizerError: The class takes the error, and there is none.
         """
         features = shape[-1]
         hidden = max(32, features // 4) if hidden_size is None else hidden_size
-        return cls(features + (context_size or 0), hidden, features, **params)
+        size = features + (context_size or 0)
+        if params.get("takes_error", cls.takes_error):
+            if error_shape is None:
+                raise SynthesizerError(
+                    f"{cls.__name__} takes the error at the network's output or at its last cut, "
+                    "but there is none for this cut: take unlock='backward' and more than one "
+                    "cut, or takes_error=False"
+                )
+            size += error_shape[-1]
+        return cls(size, hidden, features, **params)
+
+    def trained(self) -> list[tuple[nn.Module, float]]:
+        """Return the modules that learn, each with its default learning rate."""
+        return [(self, self.default_lr)]
 
     def forward(self, input: Tensor, hidden: Hidden) -> tuple[Tensor, Hidden]:
         """Predict the gradient, in units of its running root mean square.

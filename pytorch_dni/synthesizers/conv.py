@@ -25,6 +25,7 @@ class Conv2d_DNI(DNI_Network):
         kernel_size: Side of the kernels, odd.
         norm: ``"batch"`` (statistics of the batch, the default), ``"layer"`` (statistics of the
             sample) or None, in the hidden layers.
+        takes_error: Whether the input holds the error as well, joined after the context.
 
     Shape:
         ``(batch, input_size, height, width)`` to ``(batch, output_size, height, width)``. Maps of
@@ -42,8 +43,10 @@ class Conv2d_DNI(DNI_Network):
         num_layers: int = 1,
         kernel_size: int = 3,
         norm: str | None = "batch",
+        takes_error: bool = False,
     ) -> None:
         super().__init__(input_size, hidden_size, output_size)
+        self.takes_error = takes_error
         if kernel_size % 2 == 0:
             raise SynthesizerError(f"kernel_size must be odd to keep the resolution: {kernel_size}")
         if norm not in ("batch", "layer", None):
@@ -66,12 +69,20 @@ class Conv2d_DNI(DNI_Network):
 
     @classmethod
     def for_activation(
-        cls, shape: Size, context_size: int | None, hidden_size: int | None, **params: Any
+        cls,
+        shape: Size,
+        context_size: int | None,
+        hidden_size: int | None,
+        *,
+        error_shape: Size | None = None,
+        **params: Any,
     ) -> Self:
         """Build a synthesizer; ``hidden_size=None`` takes half the channels, at least 16."""
         if hidden_size is None:
             hidden_size = max(16, shape[-1] // 2)
-        return super().for_activation(shape, context_size, hidden_size, **params)
+        return super().for_activation(
+            shape, context_size, hidden_size, error_shape=error_shape, **params
+        )
 
     def forward(self, input: Tensor, hidden: Hidden) -> tuple[Tensor, Hidden]:
         """Predict a map of the same resolution; has no hidden state."""

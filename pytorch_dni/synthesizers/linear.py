@@ -19,6 +19,7 @@ class Linear_DNI(DNI_Network):
         num_layers: Hidden layers; 0 is the paper's linear synthesizer.
         norm: Normalisation in the hidden layers: ``"batch"`` (statistics of the batch, the
             default: the best of the three in deep networks), ``"layer"`` or None.
+        takes_error: Whether the input holds the error as well, joined after the context.
 
     Shape:
         ``(*, input_size)`` to ``(*, output_size)``.
@@ -34,8 +35,10 @@ class Linear_DNI(DNI_Network):
         output_size: int,
         num_layers: int = 1,
         norm: str | None = "batch",
+        takes_error: bool = False,
     ) -> None:
         super().__init__(input_size, hidden_size, output_size)
+        self.takes_error = takes_error
         self.layers = MLP(input_size, hidden_size, output_size, num_layers, norm, self.activation)
         init_zero_(self.layers.last)
 

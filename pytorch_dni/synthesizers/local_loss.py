@@ -67,13 +67,18 @@ class LocalLoss_DNI(DNI_Network):
         cls, shape: Size, context_size: int | None, hidden_size: int | None, **params: Any
     ) -> Self:
         """Build for an activation of ``shape``, features last; needs ``context_size``."""
-        if context_size is None:
-            raise SynthesizerError(f"{cls.__name__} predicts the context: give context_size")
+        cls._check_context(context_size)
+        assert context_size is not None
         features, pool = shape[-1], params.get("pool", 4)
         if len(shape) == 4 and pool is not None:
             features *= min(pool, shape[1]) * min(pool, shape[2])
         hidden = max(32, shape[-1] // 4) if hidden_size is None else hidden_size
         return cls(features, hidden, context_size, **params)
+
+    @classmethod
+    def _check_context(cls, context_size: int | None) -> None:
+        if context_size is None:
+            raise SynthesizerError(f"{cls.__name__} predicts the context: give context_size")
 
     def forward(self, input: Tensor, hidden: Hidden) -> tuple[Tensor, Hidden]:
         """Compute the head's prediction ``(*, output_size)`` from ``(*, input_size)``."""

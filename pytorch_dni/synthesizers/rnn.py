@@ -28,6 +28,7 @@ class RNN_DNI(DNI_Network):
         cell: ``"lstm"``, ``"gru"``, ``"tanh"`` or ``"relu"``.
         batch_first: Whether sequences have the shape (batch, time, features); otherwise they are
             (time, batch, features). The wrapper takes it from the module at the cut.
+        takes_error: Whether the input holds the error as well, joined after the context.
 
     Shape:
         ``(batch, input_size)`` is one step; ``(batch, time, input_size)`` a sequence; further
@@ -44,8 +45,10 @@ class RNN_DNI(DNI_Network):
         num_layers: int = 1,
         cell: str = "lstm",
         batch_first: bool = True,
+        takes_error: bool = False,
     ) -> None:
         super().__init__(input_size, hidden_size, output_size)
+        self.takes_error = takes_error
         if cell not in _CELLS:
             raise SynthesizerError(f"cell must be one of {', '.join(_CELLS)}, not {cell!r}")
         kind, options = _CELLS[cell]

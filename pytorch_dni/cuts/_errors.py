@@ -1,0 +1,86 @@
+"""The error of each forward pass, taken for the synthesizers that need it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+
+from .._checkpoint import number, text
+from .._tree import differentiable_tensors
+from ..interfaces._error import OutputError
+from ..placement import ErrorPlace
+
+
+class PassErrors:
+    """Takes the error of each forward pass, where a synthesizer needs one.
+
+    Attributes:
+        place: Where the error is taken; None where no synthesizer needs it.
+        current: The error of the last forward pass that has begun.
+    """
+
+    def __init__(self) -> None:
+        self.place: ErrorPlace | None = None
+        self.current = OutputError()
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A gradient of a backward pass belongs to one network, not to its copy.
+        return {**self.__dict__, "current": OutputError()}
+
+    @property
+    def at_last_cut(self) -> bool:
+        """Whether the error is taken at the last cut."""
+        return self.place is not None and self.place.cut is not None
+
+    def set_place(self, place: ErrorPlace | None) -> None:
+        """Set where the error is taken from now on."""
+        self.place = place
+
+    def begin(self) -> None:
+        """Begin a forward pass."""
+        self.current = OutputError()
+
+    def is_source(self, name: str) -> bool:
+        """Return whether the gradient at a cut is the error, which passes as it is."""
+        return self.place is not None and self.place.cut == name
+
+    def watch_activation(self, activation: Tensor) -> None:
+        """Take the gradient of the activation at the last cut."""
+        assert self.place is not None
+        self.current.watch(activation, self.place.feature_dim)
+
+    def give(self, error: OutputError, grad: Tensor | None) -> None:
+        """Give a gradient, of the output or at the last cut, to the error of a pass."""
+        assert self.place is not None
+        error.receive(self.place.feature_dim, grad)
+
+    def watch_output(self, output: Any) -> None:
+        """Take the gradient of the network's output, where that is the place."""
+        if self.place is None or self.place.cut is not None:
+            return
+        tensors = differentiable_tensors(output)
+        if len(tensors) == 1:
+            self.current.watch(tensors[0], self.place.feature_dim)
+
+    def state_dict(self) -> list[Any] | None:
+        """Return the state as plain data."""
+        return None if self.place is None else [*self.place]
+
+    def prepare_load(self, state: Any) -> tuple[ErrorPlace | None, Callable[[], None]]:
+        """Read a saved state, and return its place with a function to load it; it cannot fail."""
+        place = None
+        if state is not None:
+            cut, shape, dim, residual = state
+            place = ErrorPlace(
+                None if cut is None else text(cut),
+                [number(size) for size in shape],
+                number(dim + 1) - 1,
+                [text(name) for name in residual],
+            )
+
+        def load() -> None:
+            self.place = place
+
+        return place, load

@@ -1,0 +1,162 @@
+"""Exact gradients in one step of k; in the other steps no gradient crosses a cut."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from .._tree import replace_differentiable
+from ..context import Context
+from ..interfaces import BackwardInterface
+from ..interfaces._autograd import attach_gradients
+from ..interfaces._backward import CutPolicy
+from ..interfaces._error import OutputError
+from ..interfaces._learner import Learner
+from ._copies import InPlaceWatch, TriggerCopies
+from ._errors import PassErrors
+from ._factory import Interface
+from ._methods import CutMethod
+from ._policy import UpdatePolicy
+
+
+class ExactEveryCuts(CutMethod):
+    """Passes exact gradients in some steps, and cuts the graph in the others.
+
+    In an exact step the gradients are those of backpropagation, which teach the synthesizers. In
+    the other steps each part begins at a detached activation, so that the gradients of inputs are
+    not even computed. When the gradient of the output arrives, every part gets its synthetic
+    gradient at once.
+
+    Args:
+        exact: The method of exact steps.
+        policy: Says which steps are exact.
+        learner: Counts the steps.
+        errors: Takes the error of each pass.
+        copies: The cuts whose activation has to be copied.
+    """
+
+    def __init__(
+        self,
+        exact: CutMethod,
+        policy: UpdatePolicy,
+        learner: Learner,
+        errors: PassErrors,
+        copies: TriggerCopies,
+    ) -> None:
+        self._exact = exact
+        self._policy = policy
+        self._learner = learner
+        self._errors = errors
+        self._copies = copies
+        self._pass: DetachedPass | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Graphs can be neither copied nor pickled.
+        return {**self.__dict__, "_pass": None}
+
+    def begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Begin a forward pass, of an exact step or of another."""
+        self._exact.begin(args, kwargs)
+        self._pass = None
+        if not self._policy.is_exact_step():
+            self._pass = DetachedPass(self._learner, self._errors, self._copies)
+
+    def pass_cut(
+        self, name: str, interface: Interface, activation: Tensor, context: Context | None
+    ) -> Tensor | None:
+        """Return the activation detached, where the step is not exact."""
+        if self._pass is None:
+            return self._exact.pass_cut(name, interface, activation, context)
+        assert isinstance(interface, BackwardInterface)
+        return self._pass.pass_cut(name, interface, activation, context)
+
+    def pass_source(self, activation: Tensor) -> Tensor | None:
+        """Have the gradient of this activation, the error, start the backward passes of parts."""
+        if self._pass is None:
+            return self._exact.pass_source(activation)
+        return self._pass.attach([activation])[0]
+
+    def end(self, output: Any) -> Any:
+        """Return the output, whose gradient starts the backward passes of all parts."""
+        running, self._pass = self._pass, None
+        if running is None:
+            return self._exact.end(output)
+        if self._errors.at_last_cut:
+            return output
+        return replace_differentiable(output, running.attach)
+
+    def cancel(self) -> None:
+        """Drop a forward pass that ended otherwise."""
+        self._exact.cancel()
+        self._pass = None
+
+
+class _DetachedCut(NamedTuple):
+    """A cut that a forward pass has reached.
+
+    Attributes:
+        name: Name of the cut.
+        interface: Its interface.
+        trigger: The activation, detached.
+        watch: Tells whether later layers have changed it in place.
+        context: The context of the forward pass.
+    """
+
+    name: str
+    interface: BackwardInterface
+    trigger: Tensor
+    watch: InPlaceWatch
+    context: Context | None
+
+
+class DetachedPass:
+    """One forward pass whose parts are not connected in the graph.
+
+    Args:
+        learner: Counts the steps.
+        errors: Takes the error of the pass.
+        copies: The cuts whose activation has to be copied.
+    """
+
+    def __init__(self, learner: Learner, errors: PassErrors, copies: TriggerCopies) -> None:
+        self._learner = learner
+        self._errors = errors
+        self._copies = copies
+        self._cuts: list[_DetachedCut] = []
+        self._activations: list[Tensor] = []
+
+    def pass_cut(
+        self, name: str, interface: BackwardInterface, activation: Tensor, context: Context | None
+    ) -> Tensor:
+        """Note an activation, and return it detached."""
+        watch = InPlaceWatch(activation)
+        trigger = watch.value.clone() if self._copies.needs_copy(name) else watch.value
+        self._copies.mark_seen(name)
+        self._cuts.append(_DetachedCut(name, interface, trigger, watch, context))
+        self._activations.append(activation)
+        return activation.detach()
+
+    def attach(self, tensors: Sequence[Tensor]) -> Sequence[Tensor]:
+        """Return the tensors, whose gradients start the backward passes of all parts so far."""
+        if not tensors or not self._cuts:
+            return tensors
+        gradients = partial(self._gradients, self._cuts, self._errors.current)
+        activations, self._cuts, self._activations = self._activations, [], []
+        return attach_gradients(tensors, activations, gradients)
+
+    def _gradients(
+        self, cuts: Sequence[_DetachedCut], error: OutputError, given: Sequence[Tensor | None]
+    ) -> list[Tensor | None]:
+        """Return the synthetic gradients of the cuts, in a backward pass."""
+        if self._errors.place is not None and len(given) == 1:
+            self._errors.give(error, given[0])
+        self._learner.mark_step()
+        found = []
+        for cut in cuts:
+            if cut.watch.changed:
+                self._copies.mark_changed(cut.name)
+            found.append(cut.interface.exchange(cut.trigger, cut.context, None, CutPolicy(), error))
+        return found

@@ -1,0 +1,126 @@
+"""The first forward pass of training, in which cuts are placed while every layer learns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn, Tensor
+
+from .._tree import first_activation
+from ..context import Context
+from ..interfaces._error import OutputError
+from ..placement import CutPlan, FirstRun
+from ._errors import PassErrors
+from ._hooks import Handles
+from ._inputs import ForwardInputs
+from ._methods import HookCuts
+
+
+class FirstPass:
+    """An ordinary pass of training in which every layer that may be cut learns.
+
+    Args:
+        network: The network.
+        first_run: Plans the cuts.
+        inputs: The inputs of the forward pass.
+        errors: Takes the error of the pass.
+        hooks: Puts hooks on activations.
+        apply: Called with the plan when the pass has ended.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        first_run: FirstRun,
+        inputs: ForwardInputs,
+        errors: PassErrors,
+        hooks: HookCuts,
+        apply: Callable[[CutPlan], None],
+    ) -> None:
+        self._network = network
+        self._first_run = first_run
+        self._inputs = inputs
+        self._errors = errors
+        self._hooks = hooks
+        self._apply = apply
+        self._watching = False
+        self._ended = False
+
+    @property
+    def needs_trace(self) -> bool:
+        """Whether the graph has to be seen before any part learns."""
+        return self._first_run.needs_trace
+
+    def register(self, handles: Handles) -> None:
+        """Register the hooks that record the calls of modules."""
+        for name, module in self._first_run.watched().items():
+            handles.after_forward(module, self._watch_call, name)
+        handles.after_forward(self._network, self._end)
+
+    def trace(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> CutPlan:
+        """Run the network once in evaluation, and return the plan of that pass."""
+        return self._first_run.trace(args, kwargs)
+
+    def begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Begin the pass."""
+        self.drop()
+        self._watching = self._learning()
+        if self._watching:
+            self._inputs.begin(args, kwargs)
+            self._errors.begin()
+
+    def drop(self) -> None:
+        """Drop what a pass that broke off has recorded."""
+        self._watching = False
+        self._first_run.clear()
+
+    def end_for_good(self) -> None:
+        """Note that the cuts are known: hooks that are still called do nothing."""
+        self._ended = True
+
+    def _learning(self) -> bool:
+        return self._network.training and torch.is_grad_enabled()
+
+    def _watch_call(self, name: str, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        context = self._inputs.context()
+        # Checkpointed parts run without gradients at first, in a pass that has them.
+        if self._ended or not (self._watching or self._learning()):
+            return
+        self._first_run.record(name, module, args, output)
+        activation = first_activation(output)
+        if activation is not None and activation.requires_grad:
+            exchange = partial(self._exchange, name, self._errors.current)
+            self._hooks.add_hook(name, activation, context, True, exchange)
+
+    def _exchange(
+        self,
+        name: str,
+        error: OutputError,
+        trigger: Tensor,
+        context: Context | None,
+        grad: Tensor,
+    ) -> Tensor | None:
+        # The user may have called modules inside, and not the network, which ends the first pass.
+        self._finish(None)
+        if self._errors.is_source(name):
+            self._errors.give(error, grad)
+            return None
+        return self._hooks.exchange(name, error, trigger, context, grad)
+
+    def _end(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        self._finish(output)
+        self._errors.watch_output(output)
+
+    def _finish(self, output: Any) -> None:
+        if self._ended or not self._first_run.has_calls:
+            self._inputs.end()
+            return
+        try:
+            self._apply(self._first_run.plan(output))
+        finally:
+            self._first_run.clear()
+            self._watching = False
+            self._inputs.end()
