@@ -88,9 +88,10 @@ def choose_unlock(
     unlock: str | None,
     places: Places,
     eager: bool,
-    context_size: int | None,
     dni_network: object,
     dni_params: Mapping[str, Any] | None,
+    hidden_size: int | None,
+    context_size: int | None,
 ) -> str:
     """Return the unlock level: what the user gave, or the one that suits the other arguments.
 

@@ -31,6 +31,7 @@ class NetworkWrapper(nn.Module):
         self._rooms = rooms
         self.network = network
         self.training = network.training
+        rooms.register()
 
     @property
     def interfaces(self) -> Mapping[str, Interface]:

@@ -131,20 +131,19 @@ class DNI(NetworkWrapper):
     ) -> None:
         check_network(network, optim, NetworkWrapper)
         places = choose_places(network, layers, recursive, skip_last_layer, recurrent)
-        unlock = choose_unlock(unlock, places, eager, context_size, dni_network, dni_params)
-        sizes = (hidden_size, context_size)
-        factory = SynthesizerFactory(dni_network, dni_params, *sizes, unlock, forward_network)
+        kind = dni_network, dni_params, hidden_size, context_size
+        unlock = choose_unlock(unlock, places, eager, *kind)
+        factory = SynthesizerFactory(*kind, unlock, forward_network)
         schedule = Schedule(update_probability, torch.initial_seed())
-        learner = Learner(grad_optim, grad_lr, schedule.repeats(grad_steps, factory.regresses))
+        repeats = schedule.repeats(grad_steps, factory.regresses)
+        learner = Learner(grad_optim, grad_lr, repeats, optim)
         policy = UpdatePolicy(bp_lambda, schedule, learner, exact_every)
-        full = factory.predicts_activations
-        future = check_combination(places, full, eager, future, policy)
+        future = check_combination(places, unlock == "full", eager, future, policy)
         rooms = Rooms(network, places, factory, learner, policy, eager, future)
         super().__init__(network, rooms)
         self.optim = optim
         if example_input is not None:
             rooms.cuts.place_by_example(*example_call(example_input, places))
-        rooms.register()
 
     def compile(self, **options: Any) -> None:
         """Compile the modules between cuts, each separately; results stay the same.

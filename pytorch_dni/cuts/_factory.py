@@ -162,6 +162,19 @@ class SynthesizerFactory:
         shape = output.movedim(feature_dim, -1).shape
         if kind is None:
             kind = self._default_kind(shape, feature_dim, error, in_space)
+        params = self._class_params(kind, name, source, error)
+        try:
+            return self._instance(kind, shape, params)
+        except TypeError as reason:
+            raise SynthesizerError(
+                f"{kind.__name__} for {describe(name, module)} cannot be built with "
+                f"dni_params={params}: {reason}"
+            ) from reason
+
+    def _class_params(
+        self, kind: type[nn.Module], name: str, source: nn.Module, error: ErrorPlace | None
+    ) -> dict[str, Any]:
+        """Return the user's parameters of a class, and those that the place of the cut tells."""
         params = dict(self._params)
         if issubclass(kind, RNN_DNI):
             params.setdefault("batch_first", getattr(source, "batch_first", True))
@@ -169,13 +182,7 @@ class SynthesizerFactory:
             params.setdefault("identity", name in error.residual)
         if class_takes_error(kind, params):
             params["error_shape"] = None if error is None else torch.Size(error.shape)
-        try:
-            return self._instance(kind, shape, params)
-        except TypeError as error:
-            raise SynthesizerError(
-                f"{kind.__name__} for {describe(name, module)} cannot be built with "
-                f"dni_params={params}: {error}"
-            ) from error
+        return params
 
     def _default_kind(
         self, shape: torch.Size, feature_dim: int, error: ErrorPlace | None, in_space: bool

@@ -19,7 +19,7 @@ from ._base import UnidirectionalInterface
 from ._deferred import backward, check_graph
 from ._error import OutputError, ScaledError
 from ._pending import PendingUpdate
-from ._prediction import LossGradient, Prediction, RegressedMessage
+from ._prediction import FromError, LossGradient, Prediction, RegressedMessage
 from ._runner import FeedbackRunner
 
 
@@ -66,17 +66,22 @@ class BackwardInterface(UnidirectionalInterface):
         """Whether the synthesizer takes the error of the pass."""
         return self.runner.takes_error
 
-    def forward(self, trigger: Tensor) -> Tensor:
+    def forward(self, trigger: Tensor, error: OutputError | None = None) -> Tensor:
         """Pass the trigger on, and cut its gradient.
+
+        Args:
+            trigger: The activation.
+            error: The error of this forward pass, for synthesizers that take one.
 
         Raises:
             DNIError: The trigger needs no gradient: no earlier layer would learn.
+            SynthesizerError: The synthesizer takes an error, and there is none.
             ContextError: The context of the scope is missing or does not fit.
         """
         if not self._is_learning():
             return trigger
         check_graph(self.owner, trigger)
-        return cross(trigger, self._crossing(trigger, CutPolicy))
+        return cross(trigger, self._crossing(trigger, CutPolicy, error))
 
     def make_trigger(self, trigger: Tensor) -> Tensor:
         """Return the trigger detached; the gradient that comes to it trains the synthesizer.
@@ -88,7 +93,8 @@ class BackwardInterface(UnidirectionalInterface):
         """
         if not self._is_learning():
             return trigger
-        return cross(trigger.detach().requires_grad_(), self._crossing(trigger, _no_gradient))
+        crossing = self._crossing(trigger, _no_gradient, None)
+        return cross(trigger.detach().requires_grad_(), crossing)
 
     def backward(self, trigger: Tensor, factor: float = 1.0) -> None:
         """Backpropagate ``factor`` times the synthetic gradient from a tensor.
@@ -110,12 +116,17 @@ class BackwardInterface(UnidirectionalInterface):
         return self.training and torch.is_grad_enabled()
 
     def _crossing(
-        self, trigger: Tensor, current_policy: Callable[[], CutPolicy]
+        self,
+        trigger: Tensor,
+        current_policy: Callable[[], CutPolicy],
+        error: OutputError | None,
     ) -> GradientCrossing:
         context = current_context()
         self.check(trigger, context)
+        if error is None:
+            self.check_needs_no_error()
         self.learner.discard()
-        return GradientCrossing(self, trigger.detach(), context, current_policy)
+        return GradientCrossing(self, trigger.detach(), context, current_policy, error)
 
     def exchange(
         self,
@@ -144,12 +155,10 @@ class BackwardInterface(UnidirectionalInterface):
         """
         needs_no_prediction = not policy.part_learns or policy.bp_lambda == 1
         scaled = self._scaled(error, trigger)
-        if self.takes_error and scaled is None:
+        unknown = self.takes_error and scaled is None
+        if unknown or (true is None and needs_no_prediction):
             self.learner.mark_step()
             return true if policy.part_learns else None
-        if true is None and needs_no_prediction:
-            self.learner.mark_step()
-            return None
         with torch.no_grad():
             prediction = self.predict(trigger, context, scaled)
             self._learn_in_backward(prediction, true)
@@ -166,9 +175,9 @@ class BackwardInterface(UnidirectionalInterface):
             return None
         if not self.runner.fits(trigger, error.value):
             return None
-        assert self.error_scale is not None
+        assert self.error_input is not None
         with torch.no_grad():
-            return error.scaled(self.error_scale, self.dtype)
+            return self.error_input.scaled(error.value.to(self.dtype), error.square(self.dtype))
 
     def _learn_in_backward(self, prediction: Prediction, true: Tensor | None) -> None:
         if true is not None:
@@ -221,24 +230,22 @@ class BackwardInterface(UnidirectionalInterface):
         return prediction
 
     def _ask_local_error(self, trigger: Tensor, context: Context | None) -> Prediction:
-        synthesizer, scale, error_scale = self.synthesizer, self.scale, self.error_scale
+        synthesizer, scale, error_input = self.synthesizer, self.scale, self.error_input
         assert isinstance(synthesizer, LocalError_DNI)
         assert context is not None
         assert self.context_size is not None
         assert scale is not None
-        assert error_scale is not None
+        assert error_input is not None
         target = context.target(self.context_size, trigger, self.runner.owner)
         moved = trigger if self.feature_dim == -1 else trigger.movedim(self.feature_dim, -1)
         value, own = synthesizer.local_error(moved, target)
-        update = error_scale.preview(value)
-        error = ScaledError(value, update.unit, update)
+        error = error_input.scaled(value)
         runner = FeedbackRunner(synthesizer.feedback, None, self.feature_dim, self.owner)
         unit = scale.value
         run = runner.run(trigger, None, None, unit, error)
         again = partial(self._ask_local_error, trigger, context)
-        change = partial(error_scale.apply, update)
         shared = (unit, scale, self.moments, again)
-        return RegressedMessage(run, *shared, own=own, input_change=change)
+        return RegressedMessage(run, *shared, own, FromError(error_input, error, trigger))
 
     def _ask_local_loss(self, trigger: Tensor, context: Context | None) -> Prediction:
         assert isinstance(self.synthesizer, DNI_Network)

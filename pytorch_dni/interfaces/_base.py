@@ -2,32 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import torch
 from torch import nn, Tensor
 
 from .._normalization import RunningScale, Scalar
 from .._statistics import InterfaceStats, RunningMoments
-from .._torch import apply_to_tensors
-from .._tree import map_tensors
 from ..context import Context, current_context
-from ..errors import CheckpointError, DNIError, SynthesizerError
+from ..errors import DNIError, SynthesizerError
 from ..synthesizers import DNI_Network
 from ..synthesizers.base import Hidden
 from ._deferred import current_scope
-from ._error import ScaledError
+from ._error import ErrorInput, ScaledError
 from ._learner import Learner, Trained
 from ._modes import synthesizer_mode
 from ._optimizer import OptimizerFactory
 from ._pending import PendingUpdate
-from ._prediction import Prediction, RegressedMessage
-from ._runner import runner
+from ._prediction import FromError, Prediction, RegressedMessage
+from ._runner import check_synthesizer, runner
+from ._stored import StoredInterface
 
 
-class UnidirectionalInterface(nn.Module):
+class UnidirectionalInterface(StoredInterface):
     """Predicts a message of one direction from a trigger; base class of the interfaces.
 
     The synthesizer is regressed (mean squared error over all elements) to the message divided by
@@ -55,8 +52,6 @@ class UnidirectionalInterface(nn.Module):
         SynthesizerError: An argument is wrong.
     """
 
-    synthesizer: nn.Module
-
     def __init__(
         self,
         synthesizer: nn.Module,
@@ -69,11 +64,7 @@ class UnidirectionalInterface(nn.Module):
         like: Tensor | None = None,
     ) -> None:
         super().__init__()
-        if not isinstance(synthesizer, nn.Module):
-            raise SynthesizerError(
-                f"{type(self).__name__}: a synthesizer must be a module, not "
-                f"{type(synthesizer).__name__}"
-            )
+        check_synthesizer(synthesizer, type(self).__name__)
         self.learner = Learner(optim, lr)
         if optim is None:
             self.synthesizer = synthesizer
@@ -96,7 +87,8 @@ class UnidirectionalInterface(nn.Module):
         like = torch.zeros((), dtype=self.dtype, device=like.device)
         self.moments = RunningMoments(like)
         self.scale = self._make_scale(like)
-        self.error_scale = RunningScale(like) if self.runner.scales_error else None
+        decays = self.runner.error_input == "feedback"
+        self.error_input = ErrorInput(like, decays) if self.runner.error_input else None
         self.learner.add(self.trained(), name or "")
 
     def _make_scale(self, like: Tensor) -> RunningScale | None:
@@ -199,6 +191,15 @@ class UnidirectionalInterface(nn.Module):
         if self.runner.checks:
             self.runner.check(trigger.detach().to(self.dtype), context)
 
+    def check_needs_no_error(self) -> None:
+        """Raise :class:`SynthesizerError` where the synthesizer takes an error."""
+        if self.runner.takes_error:
+            raise SynthesizerError(
+                f"{self.owner}: {type(self.synthesizer).__name__} takes the error at the output, "
+                "which is known in the backward pass only: call interface(trigger, error=error) "
+                "with an OutputError that watches the output, or let DNI place the cut"
+            )
+
     def check_takes(self, context: Context | None) -> None:
         """Raise :class:`ContextError` where the interface is given a context without use."""
         self.runner.check_takes(context)
@@ -213,6 +214,8 @@ class UnidirectionalInterface(nn.Module):
         """
         if context is None and self.context_size is not None:
             self.check(trigger, context)
+        if error is None:
+            self.check_needs_no_error()
         with synthesizer_mode(trigger.device.type):
             return self.ask(trigger.detach().to(self.dtype), context, self.hidden, error)
 
@@ -228,72 +231,18 @@ class UnidirectionalInterface(nn.Module):
         if error is not None and self.scale is not None and not self.scale.count:
             unit = error.unit  # a map that starts at the identity passes the first error on
         run = self.runner.run(trigger, context, hidden, unit, error)
+        given = None
+        if error is not None and self.error_input is not None:
+            given = FromError(self.error_input, error, trigger)
         again = partial(self.ask, trigger, context, hidden, error)
-        change = None
-        if error is not None and self.error_scale is not None:
-            change = partial(self.error_scale.apply, error.update)
-        shared = (unit, self.scale, self.moments, again)
-        return RegressedMessage(run, *shared, input_change=change)
+        return RegressedMessage(run, unit, self.scale, self.moments, again, given=given)
 
     def stats(self) -> InterfaceStats:
         """Return how well the interface predicts, over about the last hundred updates."""
         return self.moments.stats()
-
-    def _apply(
-        self, fn: Callable[[Tensor], Tensor], recurse: bool = True
-    ) -> UnidirectionalInterface:
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        if self.trains_itself:
-            apply_to_tensors(self.synthesizer, fn)
-        self.dtype = torch.promote_types(fn(self.moments.values).dtype, torch.float32)
-        # A network in half precision keeps its synthesizers, which are small, in single precision.
-        self.synthesizer.to(self.dtype)
-        like = fn(self.moments.values).to(self.dtype)
-        self.moments.to(like)
-        for scale in (self.scale, self.error_scale):
-            if scale is not None:
-                scale.to(like)
-        self.hidden = map_tensors(self.hidden, fn)
-        if self.trains_itself:
-            self.learner.move_state()
-        return self
 
     def extra_repr(self) -> str:
         """Describe for ``print`` what is not among the submodules."""
         name = [] if self.name is None else [f"name={self.name!r}"]
         hidden = [f"synthesizer={type(self.synthesizer).__name__}"] if self.trains_itself else []
         return ", ".join([*name, *hidden, f"context_size={self.context_size}"])
-
-    def get_extra_state(self) -> dict[str, Any]:
-        """Return normalisation, recurrent state, and a synthesizer that trains itself."""
-        scale = None if self.scale is None else self.scale.state_dict()
-        state = {"moments": self.moments.state_dict(), "scale": scale, "hidden": self.hidden}
-        if self.error_scale is not None:
-            state["error_scale"] = self.error_scale.state_dict()
-        if self.trains_itself:
-            state["synthesizer"] = self.synthesizer.state_dict()
-            state["learner"] = self.learner.state_dict()
-        return state
-
-    def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Continue from a saved state.
-
-        Raises:
-            CheckpointError: The saved interface left its synthesizer to the user's optimizer and
-                this one trains it, or the other way round.
-        """
-        if self.trains_itself != ("learner" in state):
-            raise CheckpointError(
-                f"{self.owner}: one of the two, this interface and the one that was saved, trains "
-                "its synthesizer itself, the other leaves that to the user's optimizer: give both "
-                "the same optim"
-            )
-        if self.trains_itself:
-            self.synthesizer.load_state_dict(state["synthesizer"])
-            self.learner.load_state_dict(state["learner"])
-        self.moments.load_state_dict(state["moments"])
-        if self.scale is not None:
-            self.scale.load_state_dict(state["scale"])
-        if self.error_scale is not None:
-            self.error_scale.load_state_dict(state["error_scale"])
-        self.hidden = state["hidden"]

@@ -1,21 +1,28 @@
-"""The error that synthesizers are given in a backward pass, and its running size."""
+"""The error that synthesizers are given in a backward pass, and what is measured on it."""
 
 from __future__ import annotations
 
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from .._normalization import RunningScale, Scalar, ScaleUpdate, sum_of_squares
 from .._torch import call_after_backward_pass, current_backward_pass
+from ._decay import ActivationDecay
+from ._pending import Change
 
 
 class OutputError:
     """The error of one forward pass: the gradient of the loss at the output or at the last cut.
 
-    It is known while a backward pass runs, as soon as that gradient has been computed.
+    It is known while a backward pass runs, as soon as that gradient has been computed. By hand,
+    each forward pass has one of its own::
+
+        error = OutputError()
+        hidden = interface(self.first(input), error=error)
+        return error.watch(self.second(hidden))
     """
 
     def __init__(self) -> None:
@@ -27,9 +34,15 @@ class OutputError:
         """The error, features last; None where it is not known."""
         return self._value
 
-    def watch(self, tensor: Tensor, feature_dim: int) -> None:
-        """Take the gradient of a tensor for the error, when it comes."""
+    def watch(self, tensor: Tensor, feature_dim: int = -1) -> Tensor:
+        """Take the gradient of a tensor for the error, when it comes; return the tensor.
+
+        Args:
+            tensor: The output, or another tensor near to it; a gradient is computed for it.
+            feature_dim: Its dimension of features or channels.
+        """
         tensor.register_hook(partial(self.receive, feature_dim))
+        return tensor
 
     def receive(self, feature_dim: int, grad: Tensor | None) -> None:
         """Take a gradient for the error until the running backward pass ends."""
@@ -43,26 +56,88 @@ class OutputError:
     def _forget(self) -> None:
         self._value, self._squares = None, {}
 
-    def scaled(self, scale: RunningScale, dtype: torch.dtype) -> ScaledError:
-        """Return the error in a type, with its running size; the error must be known."""
+    def square(self, dtype: torch.dtype) -> Scalar:
+        """Return the sum of squares of the error, which must be known, in a type."""
         assert self._value is not None
-        value = self._value.to(dtype)
         if dtype not in self._squares:
-            self._squares[dtype] = sum_of_squares(value)
-        update = scale.preview_square(self._squares[dtype], value.numel())
-        return ScaledError(value, update.unit, update)
+            self._squares[dtype] = sum_of_squares(self._value.to(dtype))
+        return self._squares[dtype]
 
 
 class ScaledError(NamedTuple):
-    """An error and its running size.
+    """An error and its running size, as a synthesizer is given them.
 
     Attributes:
         value: The error, features last.
         unit: The running root mean square, in which this error counts already: unlike the true
             gradient, it is known when the synthesizer predicts.
         update: The change of the running size, which is still to be applied.
+        decay: Factor of the activation in the prediction, in units of the true gradient's size.
     """
 
     value: Tensor
     unit: Scalar
     update: ScaleUpdate
+    decay: Scalar
+
+
+class ErrorInput:
+    """What an interface measures for a synthesizer that predicts from an error.
+
+    Args:
+        like: A tensor of the synthesizer's type and device.
+        decays: Whether a multiple of the activation is added to the prediction.
+    """
+
+    def __init__(self, like: Tensor, decays: bool) -> None:
+        self._scale = RunningScale(like)
+        self._decay = ActivationDecay(like) if decays else None
+
+    def scaled(self, value: Tensor, square: Scalar | None = None) -> ScaledError:
+        """Return an error with its running size; nothing changes.
+
+        Args:
+            value: The error, features last, in the synthesizer's type.
+            square: Its sum of squares, where it is known already.
+        """
+        square = sum_of_squares(value) if square is None else square
+        update = self._scale.preview_square(square, value.numel())
+        return ScaledError(
+            value, update.unit, update, 0.0 if self._decay is None else self._decay.value
+        )
+
+    def changes(
+        self, error: ScaledError, activation: Tensor, residual: Tensor, scale: Scalar
+    ) -> list[Change]:
+        """Return what counts a lesson in.
+
+        Args:
+            error: The error of the prediction.
+            activation: The activation.
+            residual: Prediction minus target, over ``scale``.
+            scale: Number that makes the residual normalised.
+        """
+        changes: list[Change] = [partial(self._scale.apply, error.update)]
+        if self._decay is not None:
+            sample = None
+            if self._decay.due:
+                sample = self._decay.measure(residual, scale, activation, error.decay)
+            changes.append(partial(self._decay.apply, sample))
+        return changes
+
+    def to(self, like: Tensor) -> None:
+        """Take the type and device of another tensor."""
+        self._scale.to(like)
+        if self._decay is not None:
+            self._decay.to(like)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state as plain data."""
+        decay = None if self._decay is None else self._decay.state_dict()
+        return {"scale": self._scale.state_dict(), "decay": decay}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from a saved state."""
+        self._scale.load_state_dict(state["scale"])
+        if self._decay is not None:
+            self._decay.load_state_dict(state["decay"])

@@ -21,7 +21,7 @@ from .._torch import (
     skip_step_if,
 )
 from ..errors import SynthesizerError
-from ._optimizer import build_optimizer, check_optim, OptimizerFactory
+from ._optimizer import build_optimizer, check_optim, followed_lr, OptimizerFactory
 from ._pending import Lesson, PendingUpdate
 
 Trained = tuple[nn.Module, float]  # a module and its default learning rate
@@ -39,6 +39,8 @@ class Learner:
             parameters' ``grad``, for the user's optimizer.
         lr: Learning rate; None takes each synthesizer's own default.
         repeats: How many steps are taken on the lessons of a pass.
+        network_optim: The network's optimizer, whose learning rate that of some synthesizers
+            follows; None for fixed learning rates.
 
     Attributes:
         optimizer: The optimizer; None before there is anything to train.
@@ -51,7 +53,11 @@ class Learner:
     """
 
     def __init__(
-        self, optim: str | OptimizerFactory | None, lr: float | None, repeats: int = 1
+        self,
+        optim: str | OptimizerFactory | None,
+        lr: float | None,
+        repeats: int = 1,
+        network_optim: Optimizer | None = None,
     ) -> None:
         check_optim(optim)
         if lr is not None and lr < 0:
@@ -59,7 +65,8 @@ class Learner:
         self._optim = optim
         self._lr = lr
         self.repeats = repeats
-        self._groups: dict[float, int] = {}
+        self._network_optim = network_optim
+        self._groups: dict[tuple[float, float | None], int] = {}
         self._collected: dict[int, _Collected] = {}
         self._builds_state = False
         self.optimizer: Optimizer | None = None
@@ -76,23 +83,29 @@ class Learner:
         for module, default_lr in trained:
             parameters = [p for p in module.parameters() if p.requires_grad]
             if parameters and self._optim is not None:
-                self._add_parameters(parameters, default_lr if self._lr is None else self._lr)
+                ratio = getattr(module, "lr_ratio", None)
+                follows = self._lr is None and followed_lr(self._network_optim, 1.0) is not None
+                lr = default_lr if self._lr is None else self._lr
+                self._add_parameters(parameters, lr, ratio if follows else None)
 
-    def _add_parameters(self, parameters: list[nn.Parameter], lr: float) -> None:
+    def _add_parameters(
+        self, parameters: list[nn.Parameter], lr: float, ratio: float | None
+    ) -> None:
         assert self._optim is not None
+        kind = lr, ratio
         if self.optimizer is None:
             self.optimizer = build_optimizer(self._optim, parameters, lr)
             self._builds_state = bool(self.optimizer.state)
-            self._groups[lr] = 0
+            self._groups[kind] = 0
             return
         if self._builds_state:
             # Such optimizers (Adagrad) make the state of parameters in their constructor only.
             self.optimizer.state.update(build_optimizer(self._optim, parameters, lr).state)
-        if lr in self._groups:
+        if kind in self._groups:
             # Into the same group: synthesizers that share options share a kernel.
-            self.optimizer.param_groups[self._groups[lr]]["params"].extend(parameters)
+            self.optimizer.param_groups[self._groups[kind]]["params"].extend(parameters)
         else:
-            self._groups[lr] = len(self.optimizer.param_groups)
+            self._groups[kind] = len(self.optimizer.param_groups)
             self.optimizer.add_param_group({"params": parameters, "lr": lr})
 
     def collect(self, update: PendingUpdate) -> None:
@@ -146,12 +159,21 @@ class Learner:
         if self.optimizer is None or not lessons:
             return
         if self._may_step(lessons):
+            self._follow()
             self.optimizer.step()
             for _ in range(self.repeats - 1):
                 self._clear_grads()
                 self._backpropagate([lesson.again() for lesson in lessons if lesson.again])
                 self.optimizer.step()
         self._clear_grads()
+
+    def _follow(self) -> None:
+        """Set the learning rates that follow the network's."""
+        assert self.optimizer is not None
+        for (_, ratio), group in self._groups.items():
+            lr = None if ratio is None else followed_lr(self._network_optim, ratio)
+            if lr is not None:
+                self.optimizer.param_groups[group]["lr"] = lr
 
     def _backpropagate(self, lessons: Iterable[Lesson]) -> None:
         """Add the gradients of lessons to the ``grad`` of the synthesizers' parameters."""
@@ -232,7 +254,7 @@ class Learner:
 
     def new(self) -> Learner:
         """Return a learner with the same settings that trains nothing yet."""
-        return Learner(self._optim, self._lr, self.repeats)
+        return Learner(self._optim, self._lr, self.repeats, self._network_optim)
 
     def replace_by(self, other: Learner) -> None:
         """Take over what another learner trains, with its optimizer and its count of steps."""

@@ -25,6 +25,8 @@ _NAMED: dict[str, tuple[OptimizerFactory, dict[str, Any]]] = {
 # These can step all synthesizers in one kernel, on these devices.
 _FUSED = ("adam", "adamw", "sgd")
 _FUSED_ON = ("cpu", "cuda")
+# Bounds of a learning rate that follows the network's, for warm-up and the end of a schedule.
+_FOLLOWED = (1e-3, 3e-2)
 
 
 def check_optim(optim: str | OptimizerFactory | None) -> None:
@@ -47,3 +49,19 @@ def build_optimizer(
     if optim in _FUSED and parameters[0].device.type in _FUSED_ON:
         options = {**options, "fused": True}
     return factory(parameters, lr=lr, **options)
+
+
+def followed_lr(network_optim: Optimizer | None, ratio: float) -> float | None:
+    """Return a learning rate in proportion to the network's present one; None where it has none.
+
+    Only optimizers that divide by a running size of the gradient (Adam and its kin) have learning
+    rates of a comparable meaning.
+
+    Args:
+        network_optim: The network's optimizer, if it is known.
+        ratio: The learning rate over the network's.
+    """
+    if network_optim is None or "betas" not in network_optim.defaults:
+        return None
+    largest = max(float(group["lr"]) for group in network_optim.param_groups)
+    return min(max(ratio * largest, _FOLLOWED[0]), _FOLLOWED[1])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from .._gradients import ParameterGrads
 from .._normalization import RunningScale, Scalar, sum_of_squares
 from .._statistics import RunningMoments
 from ..synthesizers.base import Hidden
+from ._error import ErrorInput, ScaledError
 from ._modes import synthesizer_mode
 from ._pending import Change, Lesson, PendingUpdate
 from ._run import Run
@@ -61,6 +63,24 @@ class Prediction(ABC):
         return None
 
 
+class FromError(NamedTuple):
+    """What a prediction was made from, besides the trigger.
+
+    Attributes:
+        input: Measures errors and activations.
+        error: The error.
+        activation: The activation.
+    """
+
+    input: ErrorInput
+    error: ScaledError
+    activation: Tensor
+
+    def changes(self, residual: Tensor, scale: Scalar) -> list[Change]:
+        """Return what counts a lesson in, by the residual over ``scale``."""
+        return self.input.changes(self.error, self.activation, residual, scale)
+
+
 class RegressedMessage(Prediction):
     """The synthesizer's output is the message, in units of the true one's running size.
 
@@ -72,7 +92,7 @@ class RegressedMessage(Prediction):
         moments: Running moments of the interface.
         ask: Asks the synthesizer for the same prediction again.
         own: Gradients of parameters that learn without the true message: a local head's.
-        input_change: Counts the synthesizer's input in its running size, if that has one.
+        given: The error that the message was predicted from, if it was.
     """
 
     def __init__(
@@ -83,7 +103,7 @@ class RegressedMessage(Prediction):
         moments: RunningMoments,
         ask: Ask,
         own: ParameterGrads | None = None,
-        input_change: Change | None = None,
+        given: FromError | None = None,
     ) -> None:
         message = run.output.detach()
         if scale is not None and run.unit is not unit:
@@ -94,7 +114,7 @@ class RegressedMessage(Prediction):
         self._scale = scale
         self._moments = moments
         self._own = own
-        self._input_changes = [] if input_change is None else [input_change]
+        self._given = given
 
     def learn(self, true: Tensor, valid_mask: Tensor | None = None) -> PendingUpdate:
         """Regress the output to the normalised true message, by the mean squared error."""
@@ -103,27 +123,31 @@ class RegressedMessage(Prediction):
             sample = self._moments.measure(self.message, true)
         else:
             sample = self._moments.measure(self.message * weight, true * weight)
-        changes: list[Change] = [*self._input_changes, partial(self._moments.apply, sample)]
-        if self._scale is None:
-            return PendingUpdate(self._lesson(true, weight, 1.0, None), *changes)
-        update = self._scale.preview(true)
-        lesson = self._lesson(true, weight, update.unit, update.square)
-        return PendingUpdate(lesson, *changes, partial(self._scale.apply, update))
+        changes: list[Change] = [partial(self._moments.apply, sample)]
+        new_unit: Scalar = 1.0
+        square = None
+        if self._scale is not None:
+            update = self._scale.preview(true)
+            changes.append(partial(self._scale.apply, update))
+            new_unit, square = update.unit, update.square
+        error, factor = self._error(true, weight, new_unit)
+        if self._given is not None:
+            changes += self._given.changes(error, factor * error.numel() / 2)
+        return PendingUpdate(self._lesson(error, factor, square), *changes)
 
     def learn_without_true(self) -> PendingUpdate | None:
         """Learn what needs no true message: a local head from its own loss."""
         if self._own is None:
             return None
-        return PendingUpdate(Lesson(self._own, square=_squares(self._own)), *self._input_changes)
+        return PendingUpdate(Lesson(self._own, square=_squares(self._own)))
 
     def _lesson_again(self, true: Tensor, valid_mask: Tensor | None) -> Lesson:
         weight = None if valid_mask is None else sample_weights(valid_mask, true)
         new_unit = 1.0 if self._scale is None else self._scale.value
-        return self._lesson(true, weight, new_unit, None)
+        return self._lesson(*self._error(true, weight, new_unit), None)
 
-    def _lesson(
-        self, true: Tensor, weight: Tensor | None, new_unit: Scalar, square: Scalar | None
-    ) -> Lesson:
+    def _error(self, true: Tensor, weight: Tensor | None, new_unit: Scalar) -> tuple[Tensor, float]:
+        """Return the gradient of the normalised prediction, divided by a factor, and the factor."""
         factor = 2 / max(true.numel(), 1)
         if self._scale is None:
             error = self.message - true
@@ -136,6 +160,9 @@ class RegressedMessage(Prediction):
             factor /= float(self._unit)
         if weight is not None:
             error.mul_(weight)
+        return error, factor
+
+    def _lesson(self, error: Tensor, factor: float, square: Scalar | None) -> Lesson:
         own = self._own or []
         if own and square is not None:
             square = square + _squares(own)

@@ -76,9 +76,14 @@ class Runner(ABC):
         return False
 
     @property
-    def scales_error(self) -> bool:
-        """Whether an error is divided by its running size: the output's, or a local head's."""
-        return self.takes_error or getattr(self.synthesizer, "predicts", "") == "local error"
+    def error_input(self) -> str | None:
+        """What an error is to the synthesizer, the output's or a local head's; None without one.
+
+        ``"feedback"``: the prediction is linear in it. ``"joined"``: it is a part of the input.
+        """
+        if getattr(self.synthesizer, "predicts", "") in ("feedback", "local error"):
+            return "feedback"
+        return "joined" if self.takes_error else None
 
     def fits(self, trigger: Tensor, error: Tensor) -> bool:
         """Return whether an error has a shape that the synthesizer can use for a trigger."""
@@ -194,21 +199,27 @@ class FeedbackRunner(NetworkRunner):
         if run is None:
             with torch.enable_grad():
                 output, hidden = self.synthesizer(moved, hidden, error.value / error.unit)
+                output = output + error.decay * moved
             run = Run(output, map_tensors(hidden, Tensor.detach))
         return run if self.feature_dim == -1 else self._moved_back(run)
 
     def _by_hand(self, trigger: Tensor, unit: Scalar, error: ScaledError) -> Run | None:
         if not isinstance(self.synthesizer, Feedback_DNI):
             return None
-        if isinstance(unit, Tensor) or isinstance(error.unit, Tensor):
+        numbers = unit, error.unit, error.decay
+        if any(isinstance(number, Tensor) for number in numbers):
             # On an accelerator, reading the units would stall the queue.
-            value, error_unit, unit = error.value / error.unit, 1.0, 1.0
+            unit = 1.0
+            recorded = self.synthesizer.record(trigger, error.value / error.unit, 1.0, 1.0)
         else:
-            value, error_unit = error.value, error.unit
-        recorded = self.synthesizer.record(trigger, value, error_unit, unit)
+            recorded = self.synthesizer.record(
+                trigger, error.value, float(error.unit), float(unit), float(error.decay)
+            )
         if recorded is None:
             return None
         output, tape = recorded
+        if isinstance(error.decay, Tensor):
+            output = output + error.decay * trigger
         return Run(output, None, Taped(self.synthesizer, tape, self.feature_dim), unit)
 
 
@@ -261,6 +272,14 @@ class ModuleRunner(Runner):
             trigger, self.context_size, self.feature_dim, self.owner
         )
         return features.movedim(-1, self.feature_dim)
+
+
+def check_synthesizer(synthesizer: object, owner: str) -> None:
+    """Raise :class:`SynthesizerError` where a synthesizer is no module."""
+    if not isinstance(synthesizer, nn.Module):
+        raise SynthesizerError(
+            f"{owner}: a synthesizer must be a module, not {type(synthesizer).__name__}"
+        )
 
 
 def runner(

@@ -23,6 +23,8 @@ _CONVOLUTIONS = (
     nn.ConvTranspose3d,
 )
 
+_MOST_WEIGHTS = 2**20  # of a matrix from an output with more features than the activation
+
 
 class ErrorPlace(NamedTuple):
     """Where the error is taken.
@@ -79,7 +81,8 @@ def find_error_place(
     if len(outputs) == 1 and outputs[0] is not last.output and not residual:
         output = outputs[0]
         own = _output_feature_dim(output, calls)
-        if _is_small(output.movedim(own, -1).shape, last.output.movedim(dim, -1).shape):
+        shapes = output.movedim(own, -1).shape, last.output.movedim(dim, -1).shape
+        if _is_small(*shapes, only=len(reached) == 1):
             return ErrorPlace(None, [*output.movedim(own, -1).shape], own, [])
     return ErrorPlace(last.name, [*last.output.movedim(dim, -1).shape], dim, residual)
 
@@ -106,9 +109,18 @@ def _output_feature_dim(output: Tensor, calls: Sequence[Call]) -> int:
     return 1 if output.dim() >= 4 else -1
 
 
-def _is_small(output: torch.Size, activation: torch.Size) -> bool:
-    """Return whether an output (features last) has samples, and no more features than these."""
-    if len(output) < 2 or output[-1] > activation[-1]:
+def _is_small(output: torch.Size, activation: torch.Size, only: bool) -> bool:
+    """Return whether an output has samples, and no more features than the activations.
+
+    At the only cut it may have more, since taking the error there would leave nothing to predict.
+
+    Args:
+        output: Shape of the output, features last.
+        activation: Shape of the activation at the last cut, features last.
+        only: Whether that is the only cut.
+    """
+    most = max(activation[-1], _MOST_WEIGHTS // max(activation[-1], 1) if only else 0)
+    if len(output) < 2 or output[-1] > most:
         return False
     return output[0] in (activation[0], activation[:-1].numel())
 

@@ -47,15 +47,19 @@ class ErrorMap(nn.Module):
         raise NotImplementedError
 
     def record(
-        self, error: Tensor, positions: Sequence[int], unit: float, factor: float
+        self, error: Tensor, base: Tensor, unit: float, factor: float, gain: float = 0.0
     ) -> tuple[Tensor, MapTape] | None:
-        """Compute ``factor / unit`` times the gradient without a graph; None where it needs one.
+        """Compute ``factor / unit`` times the gradient, plus ``gain * base``, without a graph.
 
         Args:
             error: The error, features last.
-            positions: As in :meth:`forward`.
+            base: A tensor of the gradient's shape.
             unit: Number by which the error is divided.
             factor: Number by which the result is multiplied.
+            gain: Factor of ``base``.
+
+        Returns:
+            The sum, and the tape of its backward pass; None where autograd has to compute it.
         """
         return None
 
@@ -91,12 +95,13 @@ class PositionMap(ErrorMap):
         return rows.view(*positions, len(self.weight))
 
     def record(
-        self, error: Tensor, positions: Sequence[int], unit: float, factor: float
+        self, error: Tensor, base: Tensor, unit: float, factor: float, gain: float = 0.0
     ) -> tuple[Tensor, MapTape] | None:
-        """Compute ``factor / unit`` times the gradient, and the tape of its backward pass."""
+        """Compute as in the base class; there is always a tape."""
         rows = error.reshape(-1, error.shape[-1])
-        output = _product(rows, self.weight, factor / unit)
-        return output.view(*positions, len(self.weight)), MapTape(rows, unit)
+        added = base.reshape(-1, base.shape[-1])
+        output = torch.addmm(added, rows, self.weight.t(), beta=gain, alpha=factor / unit)
+        return output.view(base.shape), MapTape(rows, unit)
 
 
 class SpreadMap(ErrorMap):
@@ -138,14 +143,14 @@ class SpreadMap(ErrorMap):
         return maps.movedim(1, -1)
 
     def record(
-        self, error: Tensor, positions: Sequence[int], unit: float, factor: float
+        self, error: Tensor, base: Tensor, unit: float, factor: float, gain: float = 0.0
     ) -> tuple[Tensor, MapTape] | None:
-        """Compute as :meth:`PositionMap.record`; None where the gradient is interpolated."""
-        if [*positions[1:]] != self._cells:
+        """Compute as in the base class; None where the gradient is interpolated."""
+        if [*base.shape[1:-1]] != self._cells:
             return None
-        rows = self._rows(error)
-        output = _product(rows, self.weight, factor / unit)
-        maps = output.view(len(output), self._features, *self._cells)
+        rows, added = self._rows(error), base.movedim(-1, 1).flatten(1)
+        output = torch.addmm(added, rows, self.weight.t(), beta=gain, alpha=factor / unit)
+        maps = output.view(len(output), base.shape[-1], *self._cells)
         return maps.movedim(1, -1), MapTape(rows, unit)
 
     def backpropagate(self, tape: MapTape, delta: Tensor, factor: float) -> ParameterGrads:
@@ -240,11 +245,6 @@ def _cells(positions: Sequence[int], most: int) -> list[int]:
             break
         cells[largest] = (cells[largest] + 1) // 2
     return cells
-
-
-def _product(rows: Tensor, weight: Tensor, factor: float) -> Tensor:
-    """Return ``factor * rows @ weight.T`` in one kernel."""
-    return torch.addmm(rows.new_empty(()), rows, weight.t(), beta=0, alpha=factor)
 
 
 def _resized(maps: Tensor, positions: Sequence[int]) -> Tensor:

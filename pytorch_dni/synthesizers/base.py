@@ -53,6 +53,9 @@ class DNI_Network(nn.Module):
     #: Learning rate where ``grad_lr`` is not given and ``grad_optim`` is ``"adam"``. It is well
     #: above a network's, since the synthesizer follows a target that moves with the network.
     default_lr: ClassVar[float] = 1e-2
+    #: Learning rate over the network's present one, where ``grad_lr`` is not given and ``DNI`` was
+    #: given the network's optimizer, one of Adam's kind; None takes ``default_lr``.
+    lr_ratio: ClassVar[float | None] = None
 
     def __init__(self, input_size: int, hidden_size: int, output_size: int) -> None:
         super().__init__()
