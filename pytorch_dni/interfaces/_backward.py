@@ -12,7 +12,7 @@ from torch import Tensor
 from .._statistics import InterfaceStats
 from ..context import Context, current_context
 from ..errors import SynthesizerError
-from ..synthesizers import DNI_Network, LocalError_DNI
+from ..synthesizers import DNI_Network, LocalError_DNI, LocalLoss_DNI
 from ..synthesizers.base import Hidden
 from ._autograd import cross
 from ._base import UnidirectionalInterface
@@ -132,15 +132,13 @@ class BackwardInterface(UnidirectionalInterface):
             context: The context of the forward pass.
             true: The true gradient; None where the part after the cut does not learn.
             policy: What passes the cut.
-            error: The error of the pass, for synthesizers that take one. Where it is not known (a
-                loss that is not computed from the output), or does not fit, the true gradient is
-                passed back.
+            error: The error of the pass, for synthesizers that take one. Where it is not known (the
+                loss is not computed from the output), or does not fit, the true gradient is passed.
 
         Returns:
             ``(1 - lambda) * synthetic + lambda * true``, the BP(lambda) mix, or the synthetic
-            gradient alone where no true one came; None where the part does not learn. Jaderberg et
-            al. 2017, section 2.1. It is bootstrapped: the true gradient is itself built on the
-            synthetic gradients of later cuts.
+            gradient alone where no true one came; None where the part does not learn. The true one
+            is bootstrapped from synthetic ones of later cuts: Jaderberg et al. 2017, section 2.1.
         """
         needs_no_prediction = not policy.part_learns or policy.bp_lambda == 1
         scaled = self._scaled(error, trigger)
@@ -184,7 +182,9 @@ class BackwardInterface(UnidirectionalInterface):
         """Raise :class:`DNIError` where the trigger or the context does not fit."""
         local = self._predicts in ("loss", "local error")
         if context is not None and self.context_size is not None and local:
-            context.target(self.context_size, trigger, self.runner.owner)
+            target = context.target(self.context_size, trigger, self.runner.owner)
+            if isinstance(self.synthesizer, LocalLoss_DNI):
+                self.synthesizer.check_target(self._moved(trigger), target, self.owner)
         else:
             super().check(trigger, context)
 
@@ -220,6 +220,10 @@ class BackwardInterface(UnidirectionalInterface):
             )
         return prediction
 
+    def _moved(self, trigger: Tensor) -> Tensor:
+        """Return the trigger with its features last."""
+        return trigger if self.feature_dim == -1 else trigger.movedim(self.feature_dim, -1)
+
     def _ask_local_error(self, trigger: Tensor, context: Context | None) -> Prediction:
         synthesizer, scale, error_scale = self.synthesizer, self.scale, self.error_scale
         assert isinstance(synthesizer, LocalError_DNI)
@@ -228,8 +232,7 @@ class BackwardInterface(UnidirectionalInterface):
         assert scale is not None
         assert error_scale is not None
         target = context.target(self.context_size, trigger, self.runner.owner)
-        moved = trigger if self.feature_dim == -1 else trigger.movedim(self.feature_dim, -1)
-        value, own = synthesizer.local_error(moved, target)
+        value, own = synthesizer.local_error(self._moved(trigger), target)
         update = error_scale.preview(value)
         error = ScaledError(value, update.unit, update)
         runner = FeedbackRunner(synthesizer.feedback, None, self.feature_dim, self.owner)
@@ -246,8 +249,7 @@ class BackwardInterface(UnidirectionalInterface):
         assert self.context_size is not None
         target = context.target(self.context_size, trigger, self.runner.owner)
         gain = self.moments.ratio
-        moved = trigger if self.feature_dim == -1 else trigger.movedim(self.feature_dim, -1)
-        gradient, grads = self.synthesizer.loss_gradient(moved, target, gain)
+        gradient, grads = self.synthesizer.loss_gradient(self._moved(trigger), target, gain)
         if self.feature_dim != -1:
             gradient = gradient.movedim(-1, self.feature_dim)
         again = partial(self._ask_local_loss, trigger, context)
