@@ -137,8 +137,7 @@ class DNI(NetworkWrapper):
         schedule = Schedule(update_probability, torch.initial_seed())
         learner = Learner(grad_optim, grad_lr, schedule.repeats(grad_steps, factory.regresses))
         policy = UpdatePolicy(bp_lambda, schedule, learner, exact_every)
-        full = factory.predicts_activations
-        future = check_combination(places, full, eager, future, policy)
+        future = check_combination(places, factory.predicts_activations, eager, future, policy)
         rooms = Rooms(network, places, factory, learner, policy, eager, future)
         super().__init__(network, rooms)
         self.optim = optim

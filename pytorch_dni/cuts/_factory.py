@@ -162,20 +162,14 @@ class SynthesizerFactory:
         shape = output.movedim(feature_dim, -1).shape
         if kind is None:
             kind = self._default_kind(shape, feature_dim, error, in_space)
-        params = dict(self._params)
-        if issubclass(kind, RNN_DNI):
-            params.setdefault("batch_first", getattr(source, "batch_first", True))
-        if issubclass(kind, Feedback_DNI) and error is not None:
-            params.setdefault("identity", name in error.residual)
-        if class_takes_error(kind, params):
-            params["error_shape"] = None if error is None else torch.Size(error.shape)
+        params = self._params_of(kind, name, source, error)
         try:
             return self._instance(kind, shape, params)
-        except TypeError as error:
+        except TypeError as reason:
             raise SynthesizerError(
                 f"{kind.__name__} for {describe(name, module)} cannot be built with "
-                f"dni_params={params}: {error}"
-            ) from error
+                f"dni_params={params}: {reason}"
+            ) from reason
 
     def _default_kind(
         self, shape: torch.Size, feature_dim: int, error: ErrorPlace | None, in_space: bool
@@ -185,6 +179,19 @@ class SynthesizerFactory:
         if in_space and self.context_size is not None:
             return LocalError_DNI
         return Linear_DNI if feature_dim == -1 else Conv2d_DNI
+
+    def _params_of(
+        self, kind: type[nn.Module], name: str, source: nn.Module, error: ErrorPlace | None
+    ) -> dict[str, Any]:
+        """Return the further parameters of a class at a cut: the user's, and those it shows."""
+        params = dict(self._params)
+        if issubclass(kind, RNN_DNI):
+            params.setdefault("batch_first", getattr(source, "batch_first", True))
+        if issubclass(kind, Feedback_DNI) and error is not None:
+            params.setdefault("identity", name in error.residual)
+        if class_takes_error(kind, params):
+            params["error_shape"] = None if error is None else torch.Size(error.shape)
+        return params
 
     def _instance(
         self, kind: type[nn.Module], shape: torch.Size, params: dict[str, Any]

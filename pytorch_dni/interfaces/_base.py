@@ -70,10 +70,8 @@ class UnidirectionalInterface(nn.Module):
     ) -> None:
         super().__init__()
         if not isinstance(synthesizer, nn.Module):
-            raise SynthesizerError(
-                f"{type(self).__name__}: a synthesizer must be a module, not "
-                f"{type(synthesizer).__name__}"
-            )
+            kind, found = type(self).__name__, type(synthesizer).__name__
+            raise SynthesizerError(f"{kind}: a synthesizer must be a module, not {found}")
         self.learner = Learner(optim, lr)
         if optim is None:
             self.synthesizer = synthesizer
@@ -90,7 +88,7 @@ class UnidirectionalInterface(nn.Module):
         dim = getattr(synthesizer, "feature_dim", -1) if feature_dim is None else feature_dim
         self.feature_dim: int = dim
         self.hidden: Hidden = None
-        self.runner = runner(synthesizer, self.context_size, dim, self.owner)
+        self.runner = runner(synthesizer, self.context_size, self.feature_dim, self.owner)
         like = next(synthesizer.parameters(), torch.zeros(()) if like is None else like)
         self.dtype = torch.promote_types(like.dtype, torch.float32)
         like = torch.zeros((), dtype=self.dtype, device=like.device)
