@@ -6,6 +6,20 @@ from torch.nn import functional as F
 
 from pytorch_dni import DNI, synthesizer_context
 
+# Arguments of ``DNI`` for the ways to learn that need no context.
+WAYS = {
+    "backward": {"unlock": "backward"},
+    "exact every": {"unlock": "backward", "exact_every": 2},
+    "update": {"unlock": "update"},
+}
+
+
+def on(name, way):
+    """Return the arguments of ``DNI`` for a way, at a network of the zoo."""
+    if way == "exact every" and name in ("lstm", "gru"):
+        return {"recurrent": False, **WAYS[way]}  # such steps take cuts in space alone
+    return WAYS[way]
+
 
 def synthesizer_parameters(net):
     return [p for i in net.interfaces.values() for p in i.parameters()]
@@ -70,7 +84,9 @@ class Run:
         torch.manual_seed(0)
         self.network = classifier()
         self.opt = torch.optim.Adam(self.network.parameters(), lr=0.01)
-        self.net = DNI(self.network, optim=self.opt, context_size=3, **options)
+        options = {"context_size": 3, **options}
+        self.takes_context = options["context_size"] is not None
+        self.net = DNI(self.network, optim=self.opt, **options)
 
     def train(self, begin, end):
         for step in range(begin, end):
@@ -78,7 +94,7 @@ class Run:
             x = torch.randn(8, 6, generator=draw)
             y = torch.randint(0, 3, (8,), generator=draw)
             self.opt.zero_grad()
-            with synthesizer_context(y):
+            with synthesizer_context(y if self.takes_context else None):
                 loss = F.cross_entropy(self.net(x), y)
             loss.backward()
             self.opt.step()
