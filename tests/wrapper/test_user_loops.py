@@ -6,7 +6,7 @@ from torch import nn
 
 from pytorch_dni import DNI, Linear_DNI
 from tests.support.reference import Chain
-from tests.support.wrapped import WAYS
+from tests.support.wrapped import fix_units, WAYS
 from tests.support.zoo import batchnorm_inplace, mlp
 
 
@@ -18,13 +18,6 @@ def trained_parameters(order, build, way):
     for _ in range(10):
         order(net, opt, torch.randn(8, 6))
     return [*network.parameters()]
-
-
-def fix_units(net):
-    for interface in net.interfaces.values():
-        for scale in (interface.scale, interface.error_scale):
-            if scale is not None:
-                scale.load_state_dict({"mean_square": 4.0, "count": 10**9})
 
 
 def zero_first(net, opt, x):
