@@ -112,6 +112,7 @@ class BackwardInterface(UnidirectionalInterface):
     def _crossing(
         self, trigger: Tensor, current_policy: Callable[[], CutPolicy]
     ) -> GradientCrossing:
+        self.runner.check_needs_no_error()
         context = current_context()
         self.check(trigger, context)
         self.learner.discard()

@@ -80,6 +80,14 @@ class Runner(ABC):
         """Whether an error is divided by its running size: the output's, or a local head's."""
         return self.takes_error or getattr(self.synthesizer, "predicts", "") == "local error"
 
+    def check_needs_no_error(self) -> None:
+        """Raise :class:`SynthesizerError` where the synthesizer cannot do without the error."""
+        if self.takes_error:
+            raise SynthesizerError(
+                f"{self.owner}: {type(self.synthesizer).__name__} takes the error of a step, which "
+                "DNI(network, unlock='backward') alone gives to synthesizers: take another one here"
+            )
+
     def fits(self, trigger: Tensor, error: Tensor) -> bool:
         """Return whether an error has a shape that the synthesizer can use for a trigger."""
         return True
@@ -144,7 +152,9 @@ class NetworkRunner(Runner):
     ) -> Run:
         """Predict; call under ``no_grad``, with a context that was checked."""
         input = self.joined(trigger, context)
-        if error is not None:
+        if error is None:
+            self.check_needs_no_error()
+        else:
             scaled = Context(error.value / error.unit)
             features = scaled.broadcast_to_trigger(
                 trigger, self._error_size(trigger), self.feature_dim, self.owner
@@ -188,6 +198,8 @@ class FeedbackRunner(NetworkRunner):
         error: ScaledError | None = None,
     ) -> Run:
         """Predict; call under ``no_grad``, with an error that fits."""
+        if error is None:
+            self.check_needs_no_error()
         assert error is not None
         moved = trigger if self.feature_dim == -1 else trigger.movedim(self.feature_dim, -1)
         run = self._by_hand(moved, unit, error)
