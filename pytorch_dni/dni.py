@@ -140,10 +140,10 @@ class DNI(NetworkWrapper):
         policy = UpdatePolicy(bp_lambda, schedule, learner, exact_every)
         future = check_combination(places, unlock == "full", eager, future, policy)
         rooms = Rooms(network, places, factory, learner, policy, eager, future)
-        super().__init__(network, rooms)
-        self.optim = optim
         if example_input is not None:
             rooms.cuts.place_by_example(*example_call(example_input, places))
+        super().__init__(network, rooms)
+        self.optim = optim
 
     def compile(self, **options: Any) -> None:
         """Compile the modules between cuts, each separately; results stay the same.

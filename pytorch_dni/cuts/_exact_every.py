@@ -12,9 +12,10 @@ from .._tree import replace_differentiable
 from ..context import Context
 from ..interfaces import BackwardInterface
 from ..interfaces._autograd import attach_gradients
-from ..interfaces._backward import CutPolicy
 from ..interfaces._error import OutputError
+from ..interfaces._gradient_crossing import CutPolicy
 from ..interfaces._learner import Learner
+from ..interfaces._pass_learner import PassLearner
 from ._copies import InPlaceWatch, TriggerCopies
 from ._errors import PassErrors
 from ._factory import Interface
@@ -62,7 +63,8 @@ class ExactEveryCuts(CutMethod):
         self._exact.begin(args, kwargs)
         self._pass = None
         if not self._policy.is_exact_step():
-            self._pass = DetachedPass(self._learner, self._errors, self._copies)
+            learner = PassLearner(self._learner)
+            self._pass = DetachedPass(learner, self._errors, self._copies)
 
     def pass_cut(
         self, name: str, interface: Interface, activation: Tensor, context: Context | None
@@ -121,7 +123,7 @@ class DetachedPass:
         copies: The cuts whose activation has to be copied.
     """
 
-    def __init__(self, learner: Learner, errors: PassErrors, copies: TriggerCopies) -> None:
+    def __init__(self, learner: PassLearner, errors: PassErrors, copies: TriggerCopies) -> None:
         self._learner = learner
         self._errors = errors
         self._copies = copies

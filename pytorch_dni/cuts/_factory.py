@@ -114,6 +114,8 @@ class SynthesizerFactory:
         backward = BackwardInterface(
             synthesizer.to(options["like"]).train(), feature_dim=feature_dim, **options
         )
+        if error is None:
+            backward.runner.check_needs_no_error()
         if ahead is None:
             return backward
         options = self.options(site.name, ahead, output)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -14,6 +14,7 @@ from ..context import Context
 from ..interfaces._error import OutputError
 from ..placement import CutPlan, FirstRun
 from ._errors import PassErrors
+from ._factory import Interface
 from ._hooks import Handles
 from ._inputs import ForwardInputs
 from ._methods import HookCuts
@@ -28,7 +29,7 @@ class FirstPass:
         inputs: The inputs of the forward pass.
         errors: Takes the error of the pass.
         hooks: Puts hooks on activations.
-        apply: Called with the plan when the pass has ended.
+        apply: Called with the plan when the pass has ended; returns the interfaces by name.
     """
 
     def __init__(
@@ -38,7 +39,7 @@ class FirstPass:
         inputs: ForwardInputs,
         errors: PassErrors,
         hooks: HookCuts,
-        apply: Callable[[CutPlan], None],
+        apply: Callable[[CutPlan], Mapping[str, Interface]],
     ) -> None:
         self._network = network
         self._first_run = first_run
@@ -46,6 +47,7 @@ class FirstPass:
         self._errors = errors
         self._hooks = hooks
         self._apply = apply
+        self._built: Mapping[str, Interface] = {}
         self._watching = False
         self._ended = False
 
@@ -108,7 +110,7 @@ class FirstPass:
         if self._errors.is_source(name):
             self._errors.give(error, grad)
             return None
-        return self._hooks.exchange(name, error, trigger, context, grad)
+        return self._hooks.exchange(self._built.get(name), error, trigger, context, grad)
 
     def _end(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         self._finish(output)
@@ -119,7 +121,7 @@ class FirstPass:
             self._inputs.end()
             return
         try:
-            self._apply(self._first_run.plan(output))
+            self._built = self._apply(self._first_run.plan(output))
         finally:
             self._first_run.clear()
             self._watching = False

@@ -135,6 +135,7 @@ class InterfaceSet:
     def state_dict(self) -> dict[str, Any]:
         """Return the state as plain data and tensors."""
         return {
+            "takes_error": self._factory.takes_error,
             "input": None if self._input is None else [*self._input],
             "interfaces": {
                 name: {"spec": [*self._activations[name]], "state": interface.state_dict()}
@@ -166,6 +167,7 @@ class InterfaceSet:
             specs = {name: TensorSpec(*entry["spec"]) for name, entry in entries.items()}
             activations = {name: spec.zeros(device) for name, spec in specs.items()}
             example = None if input is None else input.zeros(device)
+            self._check_level(state["takes_error"], error)
         for name, activation in activations.items():
             built[name] = self._rebuild(name, sites, activation, example, saved[name], error)
 
@@ -176,6 +178,16 @@ class InterfaceSet:
                 interface.set_learner(self._learner)
 
         return built, load
+
+    def _check_level(self, takes_error: object, error: ErrorPlace | None) -> None:
+        """Raise :class:`CheckpointError` where a state is of another unlock level."""
+        unexpected = error is not None and not self._factory.may_take_error
+        if takes_error is not self._factory.takes_error or unexpected:
+            raise CheckpointError(
+                "the checkpoint does not fit this wrapper: of its synthesizers and those of this "
+                "wrapper only the ones take the error of a step: give DNI the same unlock, "
+                "context_size and dni_network"
+            )
 
     def _rebuild(
         self,

@@ -13,10 +13,11 @@ from .._tree import map_floating
 from ..context import Context
 from ..interfaces import BidirectionalInterface
 from ..interfaces._autograd import cross, is_crossed, is_detached_at_cut
-from ..interfaces._backward import CutPolicy, GradientCrossing
 from ..interfaces._bidirectional import ExchangeCrossing
 from ..interfaces._error import OutputError
+from ..interfaces._gradient_crossing import CutPolicy, GradientCrossing
 from ..interfaces._learner import Learner
+from ..interfaces._pass_learner import PassLearner
 from ._copies import InPlaceWatch, TriggerCopies
 from ._errors import PassErrors
 from ._factory import Interface
@@ -107,7 +108,7 @@ class HookCuts(CutMethod):
         """Register a hook on the activation."""
         copy = self._copies.needs_copy(name)
         self._copies.mark_seen(name)
-        exchange = partial(self.exchange, name, self._errors.current)
+        exchange = partial(self.exchange, interface, self._errors.current)
         self.add_hook(name, activation, context, copy, exchange)
 
     def pass_source(self, activation: Tensor) -> None:
@@ -133,7 +134,7 @@ class HookCuts(CutMethod):
 
     def exchange(
         self,
-        name: str,
+        interface: Interface | None,
         error: OutputError,
         trigger: Tensor,
         context: Context | None,
@@ -141,13 +142,13 @@ class HookCuts(CutMethod):
     ) -> Tensor | None:
         """Learn from the true gradient, and return the synthetic one.
 
-        Where the network has been unwrapped since, the true gradient stays in place.
+        The interface is that of the forward pass, even where a checkpoint has been loaded since.
+        Without an interface, or where the network has been unwrapped, the true gradient stays.
         """
-        interface = self._interfaces.get(name)
+        if interface is None or not self._interfaces.by_name:
+            return None
         if isinstance(interface, BidirectionalInterface):
             interface = interface.backward_interface
-        if interface is None:
-            return None
         policy = CutPolicy(self._policy.current_lambda(), part_learns=True)
         return interface.exchange(trigger, context, grad, policy, error)
 
@@ -235,7 +236,7 @@ class FunctionCuts(CutMethod):
         # There are no layers after a cut at the network's output.
         if not tensor.requires_grad or is_crossed(tensor) or is_detached_at_cut(tensor):
             return tensor
-        return cross(tensor, OutputGate(self._policy, self._learner))
+        return cross(tensor, OutputGate(self._policy, PassLearner(self._learner)))
 
 
 class OutputGate:
@@ -246,7 +247,7 @@ class OutputGate:
         learner: Counts the steps.
     """
 
-    def __init__(self, policy: UpdatePolicy, learner: Learner) -> None:
+    def __init__(self, policy: UpdatePolicy, learner: PassLearner) -> None:
         self._policy = policy
         self._learner = learner
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, TypeAlias
 
 from ..errors import DNIError
-from ..interfaces._backward import CutPolicy
+from ..interfaces._gradient_crossing import CutPolicy
 from ..interfaces._learner import Learner
 from ._schedule import Schedule
 

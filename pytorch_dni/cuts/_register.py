@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -145,9 +145,10 @@ class Cuts:
             if registered:
                 self.register()
 
-    def _place_by_pass(self, plan: CutPlan) -> None:
-        self._apply_plan(plan, example=False)
+    def _place_by_pass(self, plan: CutPlan) -> Mapping[str, Interface]:
+        built = self._apply_plan(plan, example=False)
         self._register_anew()
+        return built
 
     def _begin_first_pass(
         self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -160,7 +161,7 @@ class Cuts:
         else:
             self._first_pass.begin(args, kwargs)
 
-    def _apply_plan(self, plan: CutPlan, example: bool) -> None:
+    def _apply_plan(self, plan: CutPlan, example: bool) -> Mapping[str, Interface]:
         activations = {
             site.name: plan.activations[site.name]
             for site in plan.sites
@@ -176,6 +177,7 @@ class Cuts:
         self._errors.set_place(place)
         for name, interface in built.items():
             self._interfaces.add(interface, name, activations[name])
+        return built
 
     def _set_sites(self, sites: Iterable[Site]) -> None:
         self._sites = {site.name: site for site in sites}

@@ -11,7 +11,7 @@ from ..context import Context
 from ..cuts import InPlaceWatch, TriggerCopies, UpdatePolicy
 from ..interfaces import BackwardInterface
 from ..interfaces._autograd import detach_at_cut
-from ..interfaces._learner import Learner
+from ..interfaces._pass_learner import PassLearner
 from ..interfaces._pending import PendingUpdate
 from ..interfaces._prediction import Prediction
 
@@ -40,7 +40,7 @@ class EagerCut:
         interface: BackwardInterface,
         trigger: Tensor,
         context: Context | None,
-        learner: Learner,
+        learner: PassLearner,
         policy: UpdatePolicy,
         copies: TriggerCopies,
     ) -> None:

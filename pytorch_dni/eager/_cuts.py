@@ -11,6 +11,7 @@ from ..context import Context
 from ..cuts import CutMethod, Interface, TriggerCopies, UpdatePolicy
 from ..interfaces import BackwardInterface
 from ..interfaces._learner import Learner
+from ..interfaces._pass_learner import PassLearner
 from ._pass import EagerPass
 
 
@@ -46,7 +47,8 @@ class EagerCuts(CutMethod):
         self._pass = None
         if self._policy.current_lambda() == 0:
             inputs = floating_tensors((args, kwargs))
-            self._pass = EagerPass(inputs, self._learner, self._policy, self._copies)
+            learner = PassLearner(self._learner)
+            self._pass = EagerPass(inputs, learner, self._policy, self._copies)
 
     def pass_cut(
         self, name: str, interface: Interface, activation: Tensor, context: Context | None

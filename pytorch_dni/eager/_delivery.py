@@ -9,7 +9,7 @@ from torch import Tensor
 from .._gradients import GradientSums
 from ..errors import DNIError
 from ..interfaces._autograd import attach_gradients
-from ..interfaces._learner import Learner
+from ..interfaces._pass_learner import PassLearner
 from ..interfaces._pending import PendingUpdate
 
 
@@ -22,7 +22,7 @@ class GradientDelivery:
         learner: Trains the synthesizers.
     """
 
-    def __init__(self, learner: Learner) -> None:
+    def __init__(self, learner: PassLearner) -> None:
         self._learner = learner
         self._grads: GradientSums[Tensor] = GradientSums()
         self._updates: list[PendingUpdate] = []

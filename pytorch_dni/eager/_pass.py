@@ -12,8 +12,8 @@ from .._torch import hooks_suspended, run_backward
 from ..context import Context
 from ..cuts import TriggerCopies, UpdatePolicy
 from ..interfaces import BackwardInterface
-from ..interfaces._learner import Learner
 from ..interfaces._modes import synthesizer_mode
+from ..interfaces._pass_learner import PassLearner
 from ..placement import PartChain
 from ._cut import EagerCut
 from ._delivery import GradientDelivery
@@ -32,7 +32,7 @@ class EagerPass:
     def __init__(
         self,
         inputs: Sequence[Tensor],
-        learner: Learner,
+        learner: PassLearner,
         policy: UpdatePolicy,
         copies: TriggerCopies,
     ) -> None:

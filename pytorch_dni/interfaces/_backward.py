@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,27 +11,16 @@ from torch import Tensor
 from .._statistics import InterfaceStats
 from ..context import Context, current_context
 from ..errors import SynthesizerError
-from ..synthesizers import DNI_Network, LocalError_DNI
+from ..synthesizers import DNI_Network, LocalError_DNI, LocalLoss_DNI
 from ..synthesizers.base import Hidden
 from ._autograd import cross
 from ._base import UnidirectionalInterface
 from ._deferred import backward, check_graph
 from ._error import OutputError, ScaledError
+from ._gradient_crossing import CutPolicy, GradientCrossing
+from ._network_runner import FeedbackRunner
 from ._pending import PendingUpdate
 from ._prediction import FromError, LossGradient, Prediction, RegressedMessage
-from ._runner import FeedbackRunner
-
-
-class CutPolicy(NamedTuple):
-    """What passes a cut backward in one step.
-
-    Attributes:
-        bp_lambda: Share of the true gradient.
-        part_learns: Whether the part before the cut learns; otherwise it gets no gradient.
-    """
-
-    bp_lambda: float = 0.0
-    part_learns: bool = True
 
 
 def _no_gradient() -> CutPolicy:
@@ -124,7 +112,7 @@ class BackwardInterface(UnidirectionalInterface):
         context = current_context()
         self.check(trigger, context)
         if error is None:
-            self.check_needs_no_error()
+            self.runner.check_needs_no_error()
         self.learner.discard()
         return GradientCrossing(self, trigger.detach(), context, current_policy, error)
 
@@ -143,15 +131,13 @@ class BackwardInterface(UnidirectionalInterface):
             context: The context of the forward pass.
             true: The true gradient; None where the part after the cut does not learn.
             policy: What passes the cut.
-            error: The error of the pass, for synthesizers that take one. Where it is not known (a
-                loss that is not computed from the output), or does not fit, the true gradient is
-                passed back.
+            error: The error of the pass, for synthesizers that take one. Where it is not known (the
+                loss is not computed from the output), or does not fit, the true gradient is passed.
 
         Returns:
             ``(1 - lambda) * synthetic + lambda * true``, the BP(lambda) mix, or the synthetic
-            gradient alone where no true one came; None where the part does not learn. Jaderberg et
-            al. 2017, section 2.1. It is bootstrapped: the true gradient is itself built on the
-            synthetic gradients of later cuts.
+            gradient alone where no true one came; None where the part does not learn. The true one
+            is bootstrapped from synthetic ones of later cuts: Jaderberg et al. 2017, section 2.1.
         """
         needs_no_prediction = not policy.part_learns or policy.bp_lambda == 1
         scaled = self._scaled(error, trigger)
@@ -193,7 +179,9 @@ class BackwardInterface(UnidirectionalInterface):
         """Raise :class:`DNIError` where the trigger or the context does not fit."""
         local = self._predicts in ("loss", "local error")
         if context is not None and self.context_size is not None and local:
-            context.target(self.context_size, trigger, self.runner.owner)
+            target = context.target(self.context_size, trigger, self.runner.owner)
+            if isinstance(self.synthesizer, LocalLoss_DNI):
+                self.synthesizer.check_target(self._moved(trigger), target, self.owner)
         else:
             super().check(trigger, context)
 
@@ -229,6 +217,10 @@ class BackwardInterface(UnidirectionalInterface):
             )
         return prediction
 
+    def _moved(self, trigger: Tensor) -> Tensor:
+        """Return the trigger with its features last."""
+        return trigger if self.feature_dim == -1 else trigger.movedim(self.feature_dim, -1)
+
     def _ask_local_error(self, trigger: Tensor, context: Context | None) -> Prediction:
         synthesizer, scale, error_input = self.synthesizer, self.scale, self.error_input
         assert isinstance(synthesizer, LocalError_DNI)
@@ -237,8 +229,7 @@ class BackwardInterface(UnidirectionalInterface):
         assert scale is not None
         assert error_input is not None
         target = context.target(self.context_size, trigger, self.runner.owner)
-        moved = trigger if self.feature_dim == -1 else trigger.movedim(self.feature_dim, -1)
-        value, own = synthesizer.local_error(moved, target)
+        value, own = synthesizer.local_error(self._moved(trigger), target)
         error = error_input.scaled(value)
         runner = FeedbackRunner(synthesizer.feedback, None, self.feature_dim, self.owner)
         unit = scale.value
@@ -253,8 +244,7 @@ class BackwardInterface(UnidirectionalInterface):
         assert self.context_size is not None
         target = context.target(self.context_size, trigger, self.runner.owner)
         gain = self.moments.ratio
-        moved = trigger if self.feature_dim == -1 else trigger.movedim(self.feature_dim, -1)
-        gradient, grads = self.synthesizer.loss_gradient(moved, target, gain)
+        gradient, grads = self.synthesizer.loss_gradient(self._moved(trigger), target, gain)
         if self.feature_dim != -1:
             gradient = gradient.movedim(-1, self.feature_dim)
         again = partial(self._ask_local_loss, trigger, context)
@@ -263,38 +253,3 @@ class BackwardInterface(UnidirectionalInterface):
     def stats(self) -> InterfaceStats:
         """Return how well the interface predicts, over about the last hundred updates."""
         return self.moments.stats(self.moments.ratio.item() if self._predicts == "loss" else 1.0)
-
-
-class GradientCrossing:
-    """Passes an activation on as it is, and a synthetic gradient back.
-
-    Args:
-        interface: The interface at the cut.
-        trigger: The activation, detached.
-        context: The context of the forward pass.
-        current_policy: Called in the backward pass; returns what passes the cut.
-        error: The error of the pass, if there is one.
-    """
-
-    def __init__(
-        self,
-        interface: BackwardInterface,
-        trigger: Tensor,
-        context: Context | None,
-        current_policy: Callable[[], CutPolicy],
-        error: OutputError | None = None,
-    ) -> None:
-        self._interface = interface
-        self._trigger = trigger
-        self._context = context
-        self._current_policy = current_policy
-        self._error = error
-
-    def forward_message(self, activation: Tensor) -> Tensor:
-        """Return a copy of the activation."""
-        return activation.clone()
-
-    def backward_message(self, grad: Tensor | None) -> Tensor | None:
-        """Learn from the true gradient, and return the synthetic one."""
-        policy = self._current_policy()
-        return self._interface.exchange(self._trigger, self._context, grad, policy, self._error)

@@ -20,7 +20,7 @@ from ._modes import synthesizer_mode
 from ._optimizer import OptimizerFactory
 from ._pending import PendingUpdate
 from ._prediction import FromError, Prediction, RegressedMessage
-from ._runner import check_synthesizer, runner
+from ._runners import check_synthesizer, runner
 from ._stored import StoredInterface
 
 
@@ -81,7 +81,7 @@ class UnidirectionalInterface(StoredInterface):
         dim = getattr(synthesizer, "feature_dim", -1) if feature_dim is None else feature_dim
         self.feature_dim: int = dim
         self.hidden: Hidden = None
-        self.runner = runner(synthesizer, self.context_size, dim, self.owner)
+        self.runner = runner(synthesizer, self.context_size, self.feature_dim, self.owner)
         like = next(synthesizer.parameters(), torch.zeros(()) if like is None else like)
         self.dtype = torch.promote_types(like.dtype, torch.float32)
         like = torch.zeros((), dtype=self.dtype, device=like.device)
@@ -191,15 +191,6 @@ class UnidirectionalInterface(StoredInterface):
         if self.runner.checks:
             self.runner.check(trigger.detach().to(self.dtype), context)
 
-    def check_needs_no_error(self) -> None:
-        """Raise :class:`SynthesizerError` where the synthesizer takes an error."""
-        if self.runner.takes_error:
-            raise SynthesizerError(
-                f"{self.owner}: {type(self.synthesizer).__name__} takes the error at the output, "
-                "which is known in the backward pass only: call interface(trigger, error=error) "
-                "with an OutputError that watches the output, or let DNI place the cut"
-            )
-
     def check_takes(self, context: Context | None) -> None:
         """Raise :class:`ContextError` where the interface is given a context without use."""
         self.runner.check_takes(context)
@@ -214,8 +205,6 @@ class UnidirectionalInterface(StoredInterface):
         """
         if context is None and self.context_size is not None:
             self.check(trigger, context)
-        if error is None:
-            self.check_needs_no_error()
         with synthesizer_mode(trigger.device.type):
             return self.ask(trigger.detach().to(self.dtype), context, self.hidden, error)
 

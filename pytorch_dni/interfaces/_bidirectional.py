@@ -11,10 +11,11 @@ from torch import nn, Tensor
 from .._statistics import InterfaceStats
 from ..context import Context, current_context
 from ._autograd import cross
-from ._backward import BackwardInterface, CutPolicy
+from ._backward import BackwardInterface
 from ._deferred import backward as propagate
 from ._deferred import check_graph
 from ._forward import ForwardInterface, MessageCrossing
+from ._gradient_crossing import CutPolicy
 from ._learner import Learner, Trained
 
 

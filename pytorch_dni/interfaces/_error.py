@@ -87,10 +87,13 @@ class ErrorInput:
     Args:
         like: A tensor of the synthesizer's type and device.
         decays: Whether a multiple of the activation is added to the prediction.
+
+    Attributes:
+        scale: Running size of the error.
     """
 
     def __init__(self, like: Tensor, decays: bool) -> None:
-        self._scale = RunningScale(like)
+        self.scale = RunningScale(like)
         self._decay = ActivationDecay(like) if decays else None
 
     def scaled(self, value: Tensor, square: Scalar | None = None) -> ScaledError:
@@ -101,7 +104,7 @@ class ErrorInput:
             square: Its sum of squares, where it is known already.
         """
         square = sum_of_squares(value) if square is None else square
-        update = self._scale.preview_square(square, value.numel())
+        update = self.scale.preview_square(square, value.numel())
         return ScaledError(
             value, update.unit, update, 0.0 if self._decay is None else self._decay.value
         )
@@ -117,7 +120,7 @@ class ErrorInput:
             residual: Prediction minus target, over ``scale``.
             scale: Number that makes the residual normalised.
         """
-        changes: list[Change] = [partial(self._scale.apply, error.update)]
+        changes: list[Change] = [partial(self.scale.apply, error.update)]
         if self._decay is not None:
             sample = None
             if self._decay.due:
@@ -127,17 +130,17 @@ class ErrorInput:
 
     def to(self, like: Tensor) -> None:
         """Take the type and device of another tensor."""
-        self._scale.to(like)
+        self.scale.to(like)
         if self._decay is not None:
             self._decay.to(like)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state as plain data."""
         decay = None if self._decay is None else self._decay.state_dict()
-        return {"scale": self._scale.state_dict(), "decay": decay}
+        return {"scale": self.scale.state_dict(), "decay": decay}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from a saved state."""
-        self._scale.load_state_dict(state["scale"])
+        self.scale.load_state_dict(state["scale"])
         if self._decay is not None:
             self._decay.load_state_dict(state["decay"])

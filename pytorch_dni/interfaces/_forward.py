@@ -14,6 +14,8 @@ from ._autograd import cross
 from ._base import UnidirectionalInterface
 from ._prediction import Prediction
 
+_OF_GRADIENTS = ("loss", "local error", "feedback")  # kinds that predict gradients alone
+
 
 class ForwardInterface(UnidirectionalInterface):
     """Predicts an activation, the message, from the network's input, the trigger.
@@ -31,13 +33,13 @@ class ForwardInterface(UnidirectionalInterface):
     Arguments are those of :class:`UnidirectionalInterface`.
 
     Raises:
-        SynthesizerError: The synthesizer is a local loss, which predicts gradients only.
+        SynthesizerError: The synthesizer predicts gradients only, such as a local loss.
 
     Source: Jaderberg et al. 2017: synthetic inputs.
     """
 
     def __init__(self, synthesizer: nn.Module, **options: object) -> None:
-        if getattr(synthesizer, "predicts", DNI_Network.predicts) == "loss":
+        if getattr(synthesizer, "predicts", DNI_Network.predicts) in _OF_GRADIENTS:
             raise SynthesizerError(
                 f"{type(self).__name__}: {type(synthesizer).__name__} predicts gradients only; "
                 "take a synthesizer that predicts activations, such as BasicSynthesizer"

@@ -47,6 +47,7 @@ class Learner:
         order: Names of the interfaces in the order of the optimizer's state.
         steps: How often it has learned: once for each backward pass, and for each call outside of
             one.
+        loads: How often a saved state has replaced what it trains.
 
     Raises:
         SynthesizerError: ``optim`` is none of these.
@@ -72,6 +73,7 @@ class Learner:
         self.optimizer: Optimizer | None = None
         self.order: dict[str, None] = {}
         self.steps = 0
+        self.loads = 0
 
     def __getstate__(self) -> dict[str, Any]:
         # Lessons of a pass that an exception ended hold graphs, which cannot be copied.
@@ -261,6 +263,7 @@ class Learner:
         self._groups, self.optimizer = other._groups, other.optimizer
         self._builds_state = other._builds_state
         self.order, self.steps = other.order, other.steps
+        self.loads += 1
         self._collected.clear()
 
 

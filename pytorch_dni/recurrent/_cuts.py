@@ -194,9 +194,12 @@ class StateCuts:
         return injections
 
     def _gradients(
-        self, injections: Sequence[FutureInjection], on_injection: OnInjection | None
+        self,
+        injections: Sequence[FutureInjection],
+        on_injection: OnInjection | None,
+        given: Sequence[Tensor | None] = (),
     ) -> list[Tensor]:
-        """In a backward pass, return the gradients that are injected at last states."""
+        """In a backward pass, return the gradients injected at last states."""
         bp_lambda = self._bp_lambda()
         gradients = [injection.gradient(bp_lambda) for injection in injections]
         if on_injection is not None:

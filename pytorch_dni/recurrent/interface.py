@@ -13,9 +13,9 @@ from .._tree import floating_tensors
 from ..context import Context, current_context
 from ..errors import DNIError
 from ..interfaces import backward, BackwardInterface
-from ..interfaces._backward import CutPolicy
 from ..interfaces._deferred import check_graph
 from ..interfaces._error import OutputError
+from ..interfaces._gradient_crossing import CutPolicy
 from ..interfaces._learner import Trained
 from ..interfaces._pending import PendingUpdate
 from ..synthesizers import DNI_Network

@@ -125,30 +125,52 @@ class LocalLoss_DNI(DNI_Network):
 
     def _criterion(self, prediction: Tensor, target: Tensor) -> Tensor:
         return self.criterion(
-            prediction.flatten(0, -2), target.flatten(0, _leading_dims(target) - 1)
+            prediction.flatten(0, -2), target.flatten(0, len(_leading(target)) - 1)
         )
+
+    def check_target(self, activation: Tensor, target: Tensor, owner: str | None = None) -> None:
+        """Raise :class:`ContextError` where the shapes of an activation and a target do not fit.
+
+        Args:
+            activation: Features last.
+            target: The context, as in :meth:`loss`.
+            owner: What the error message calls the interface.
+        """
+        if self._at_each_position(activation, target):
+            return
+        leading, positions = _leading(target), activation.shape[:-1]
+        if self._pools(activation):
+            fits = leading == positions[:1]
+        else:
+            fits = leading in (
+                positions[: len(leading)],
+                positions[len(positions) - len(leading) :],
+            )
+        if not fits:
+            raise ContextError(
+                f"{owner or type(self).__name__}: a context of shape {tuple(target.shape)} does "
+                f"not fit an activation of shape {tuple(activation.shape)} (features last), from "
+                "which a local head predicts it: give one target for each sample, or one for each "
+                "position (maps: with pool=None)"
+            )
 
     def _rows(self, activation: Tensor, target: Tensor) -> Tensor:
         """Reduce the activation to the positions of the target: ``(*leading, input_size)``."""
+        self.check_target(activation, target)
         if self._at_each_position(activation, target):
             return activation
-        leading, positions = target.shape[: _leading_dims(target)], activation.shape[:-1]
-        if activation.dim() == 4 and self.pool is not None:
-            if leading == positions[:1]:
-                return self._pooled(activation)
-        elif leading == positions[: len(leading)]:
+        if self._pools(activation):
+            return self._pooled(activation)
+        leading, positions = _leading(target), activation.shape[:-1]
+        if leading == positions[: len(leading)]:
             return activation.mean([*range(len(leading), len(positions))])
-        elif leading == positions[len(positions) - len(leading) :]:
-            return activation.mean([*range(len(positions) - len(leading))])
-        raise ContextError(
-            f"a local loss at an activation of shape {tuple(activation.shape)} (features last) "
-            f"cannot take a target of shape {tuple(target.shape)}: give one target for each "
-            "sample, or one for each position (maps: with pool=None)"
-        )
+        return activation.mean([*range(len(positions) - len(leading))])
 
     def _at_each_position(self, activation: Tensor, target: Tensor) -> bool:
-        pools = activation.dim() == 4 and self.pool is not None
-        return not pools and target.shape[: _leading_dims(target)] == activation.shape[:-1]
+        return not self._pools(activation) and _leading(target) == activation.shape[:-1]
+
+    def _pools(self, activation: Tensor) -> bool:
+        return activation.dim() == 4 and self.pool is not None
 
     def _pooled(self, activation: Tensor) -> Tensor:
         assert self.pool is not None
@@ -157,9 +179,9 @@ class LocalLoss_DNI(DNI_Network):
         return torch.flatten(F.adaptive_avg_pool2d(maps, cells), 1)
 
 
-def _leading_dims(target: Tensor) -> int:
-    """Return how many dimensions of a target are no features: all of labels, else all but one."""
-    return target.dim() - int(target.is_floating_point())
+def _leading(target: Tensor) -> Size:
+    """Return the shape of a target without its features, which labels do not have."""
+    return target.shape[:-1] if target.is_floating_point() else target.shape
 
 
 def _cross_entropy_gradient(prediction: Tensor, target: Tensor) -> Tensor:

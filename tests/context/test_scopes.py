@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from pytorch_dni import DNI, synthesizer_context
+from pytorch_dni import DNI, Linear_DNI, LocalError_DNI, synthesizer_context
 from pytorch_dni.context import current_context
 from tests.support.recording import Recording_DNI
 
@@ -59,7 +59,8 @@ def test_synthesizers_use_the_context_of_the_forward_pass():
 @pytest.mark.filterwarnings("ignore:None of the inputs")
 @pytest.mark.parametrize("reentrant", [False, True])
 @pytest.mark.parametrize("placed", [False, True])
-def test_recomputed_parts_use_the_context_of_their_forward_pass(reentrant, placed):
+@pytest.mark.parametrize("kind", [Linear_DNI, LocalError_DNI])
+def test_recomputed_parts_use_the_context_of_their_forward_pass(reentrant, placed, kind):
     class Checkpointed(nn.Module):
         def __init__(self):
             super().__init__()
@@ -72,9 +73,9 @@ def test_recomputed_parts_use_the_context_of_their_forward_pass(reentrant, place
     plain = Checkpointed()
     network = copy.deepcopy(plain)
     example = torch.randn(2, 4) if placed else None
-    net = DNI(network, context_size=3, example_input=example)
+    net = DNI(network, context_size=3, dni_network=kind, example_input=example)
     plain.forward = lambda x: plain.outer(plain.inner(x))
-    other = DNI(plain, context_size=3, example_input=example)
+    other = DNI(plain, context_size=3, dni_network=kind, example_input=example)
     for labels in torch.tensor([[0, 1], [2, 1], [1, 0]]):
         x = torch.randn(2, 4, requires_grad=True)
         for one in (net, other):

@@ -9,8 +9,15 @@ from pytorch_dni import DNI
 from tests.support.checkpoints import through_file
 from tests.support.zoo import relu_mlp
 
+OPTIONS = [
+    {"unlock": "full"},
+    {"unlock": "update", "update_probability": 0.3},
+    {"unlock": "backward", "update_probability": 0.3},
+    {"unlock": "backward", "exact_every": 4},
+]
 
-@pytest.mark.parametrize("options", [{"unlock": "full"}, {"update_probability": 0.3}])
+
+@pytest.mark.parametrize("options", OPTIONS)
 def test_resumed_training_equals_uninterrupted_training(options):
     torch.manual_seed(5)
     network = relu_mlp()

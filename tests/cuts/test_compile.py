@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from pytorch_dni import DNI
 from tests.support.checkpoints import COPIES
+from tests.support.wrapped import WAYS
 
 
 class Block(nn.Module):
@@ -47,16 +48,17 @@ def compilations(monkeypatch):
 
 
 @pytest.mark.parametrize("backend", ["eager", "aot_eager"])
-@pytest.mark.parametrize("eager", [False, True])
+@pytest.mark.parametrize("way", [*WAYS, "eager"])
 @pytest.mark.parametrize("late", [False, True])
-def test_compiled_results_equal_uncompiled_ones(backend, eager, late, compilations):
+def test_compiled_results_equal_uncompiled_ones(backend, way, late, compilations):
     torch.manual_seed(0)
     network = build()
     nets = []
     for compiled in (False, True):
         torch.manual_seed(3)
         example = None if late else torch.randn(5, 4)
-        net = DNI(copy.deepcopy(network), layers="1.*", eager=eager, example_input=example)
+        options = WAYS.get(way, {"eager": True})
+        net = DNI(copy.deepcopy(network), layers="1.*", example_input=example, **options)
         if compiled:
             net.compile(backend=backend)
         train(net)
@@ -76,9 +78,10 @@ def test_a_module_that_contains_a_cut_is_not_compiled_as_a_whole(compilations):
     ]
 
 
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("how", COPIES)
-def test_copies_train_independently_and_equally(how):
-    net = DNI(build(), layers="1.*", example_input=torch.randn(5, 4))
+def test_copies_train_independently_and_equally(how, way):
+    net = DNI(build(), layers="1.*", example_input=torch.randn(5, 4), **WAYS[way])
     net.compile(backend="eager")
     train(net, 2)
     copied = how(net)

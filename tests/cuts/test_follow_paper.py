@@ -50,13 +50,14 @@ def test_exact_synthesizers_give_the_gradients_of_backpropagation(name):
     network = example.build().double()
     make = example.input
     x = make().double() if make().is_floating_point() else make()
-    probe = DNI(copy.deepcopy(network), example_input=x, recurrent=False)
+    probe = DNI(copy.deepcopy(network), example_input=x, recurrent=False, unlock="update")
     truth = true_gradients(network, example, x, list(probe.interfaces))
     _, expected = gradients(network, example, x)
     net = DNI(
         copy.deepcopy(network),
         layers=list(probe.interfaces),
         dni_network=lambda name, module, output: Exact_DNI(truth[name]),
+        unlock="update",
     )
     _, found = gradients(net, example, x)
     for n, grad in expected.items():
@@ -82,6 +83,7 @@ def test_mix_bootstrap_and_regression_follow_the_paper(bp_lambda, explicit):
         network,
         dni_network=Linear_DNI if explicit else Autograd,
         dni_params={"num_layers": 0},
+        unlock="update",
         bp_lambda=bp_lambda,
         grad_optim="sgd",
         grad_lr=0.3,

@@ -6,7 +6,15 @@ import pytest
 import torch
 from torch import nn
 
-from pytorch_dni import BasicSynthesizer, DNI, DNIError, synthesizer_context, SynthesizerError
+from pytorch_dni import (
+    BasicSynthesizer,
+    Conv2d_DNI,
+    DNI,
+    DNIError,
+    Linear_DNI,
+    synthesizer_context,
+    SynthesizerError,
+)
 from tests.support.zoo import relu_mlp
 
 
@@ -25,10 +33,13 @@ SHAPES = {
 
 
 @pytest.mark.parametrize("name", SHAPES)
-@pytest.mark.parametrize("context", [None, 3])
-def test_default_synthesizers_fit_all_shapes(name, context):
+@pytest.mark.parametrize(("context", "regressed"), [(None, False), (3, False), (3, True)])
+def test_default_synthesizers_fit_all_shapes(name, context, regressed):
     build, shape = SHAPES[name]
-    net = DNI(copy.deepcopy(build()), unlock="full", context_size=context)
+    kind = None
+    if regressed:
+        kind = Conv2d_DNI if name in ("maps", "1d", "3d") else Linear_DNI
+    net = DNI(copy.deepcopy(build()), unlock="full", context_size=context, dni_network=kind)
     for _ in range(3):
         labels = torch.randint(0, 3, (shape[0],))
         with synthesizer_context(labels if context else None):

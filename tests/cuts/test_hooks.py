@@ -7,12 +7,19 @@ from pytorch_dni import DNI, DNIError
 from tests.support.hooks import forward_hooks
 from tests.support.zoo import relu_mlp
 
+OPTIONS = [
+    {"unlock": "full"},
+    {"unlock": "update", "update_probability": 0.5},
+    {"unlock": "backward", "update_probability": 0.5},
+    {"unlock": "backward", "exact_every": 2},
+]
 
-@pytest.mark.parametrize("options", [{"unlock": "full"}, {"update_probability": 0.5}])
+
+@pytest.mark.parametrize("options", OPTIONS)
 def test_only_full_unlock_refuses_modules_called_without_the_network(options):
     network = relu_mlp()
     net = DNI(network, example_input=torch.randn(2, 6), **options)
-    if "unlock" in options:
+    if options["unlock"] == "full":
         with pytest.raises(DNIError, match="call the network itself"):
             network[:4](torch.randn(2, 6))
     else:
@@ -20,7 +27,7 @@ def test_only_full_unlock_refuses_modules_called_without_the_network(options):
         assert net.interfaces
 
 
-@pytest.mark.parametrize("options", [{"unlock": "full"}, {"update_probability": 0.5}])
+@pytest.mark.parametrize("options", OPTIONS)
 def test_eval_and_unwrap_remove_all_hooks(options):
     network = relu_mlp()
     net = DNI(network, **options)

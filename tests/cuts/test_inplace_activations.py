@@ -5,10 +5,12 @@ import torch
 from torch import nn
 
 from pytorch_dni import DNI, Linear_DNI
+from tests.support.wrapped import WAYS
 from tests.support.zoo import ZOO
 
 
-def test_inplace_activations_train_like_others():
+@pytest.mark.parametrize("way", WAYS)
+def test_inplace_activations_train_like_others(way):
     def build(inplace):
         torch.manual_seed(0)
         layers = [nn.Linear(6, 8), nn.ReLU(inplace), nn.Linear(8, 8), nn.ReLU(inplace)]
@@ -18,7 +20,7 @@ def test_inplace_activations_train_like_others():
     for inplace in (False, True):
         network = build(inplace)
         opt = torch.optim.Adam(network.parameters(), lr=0.01)
-        net = DNI(network, optim=opt, layers=["0", "2"])
+        net = DNI(network, optim=opt, layers=["0", "2"], **WAYS[way])
         torch.manual_seed(1)
         for _ in range(6):
             opt.zero_grad()

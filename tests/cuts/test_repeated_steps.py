@@ -7,23 +7,26 @@ from torch import nn
 from pytorch_dni import BasicSynthesizer, DNI, LocalLoss_DNI, SynthesizerError
 from tests.support.zoo import relu_mlp
 
+# The place of a last layer's bias, or of the one matrix, among a synthesizer's parameters.
+LAST = {"backward": 0, "update": 2}
 
-def test_synthesizers_take_more_steps_when_updates_are_sparse():
+
+@pytest.mark.parametrize("unlock", ["backward", "update"])
+def test_synthesizers_take_more_steps_when_updates_are_sparse(unlock):
     def after(**options):
         torch.manual_seed(0)
-        net = DNI(
-            relu_mlp(1), example_input=torch.zeros(4, 6), grad_optim="sgd", grad_lr=0.1, **options
-        )
+        given = {"grad_optim": "sgd", "grad_lr": 0.1, "unlock": unlock, **options}
+        net = DNI(relu_mlp(1), example_input=torch.zeros(4, 6), **given)
         torch.manual_seed(1)
         net(torch.randn(4, 6)).square().sum().backward()
         assert net.stats()["1"].updates == net.interfaces["1"].scale.count == 1
-        return net.interfaces["1"].synthesizer.layers.last.bias.detach()
+        return [*net.interfaces["1"].synthesizer.parameters()][LAST[unlock]].detach()
 
     one, two, three = (after(grad_steps=n) for n in (1, 2, 3))
     assert torch.equal(after(), one)
     assert one.norm() < two.norm() < three.norm()
     for probability, steps in ((1.0, 1), (0.5, 2), (0.1, 10), (0.01, 10)):
-        net = DNI(relu_mlp(1), update_probability=probability)
+        net = DNI(relu_mlp(1), update_probability=probability, unlock=unlock)
         assert net._rooms.learner.repeats == steps
     local = {"dni_network": LocalLoss_DNI, "context_size": 2}
     assert DNI(relu_mlp(1), update_probability=0.1, **local)._rooms.learner.repeats == 1

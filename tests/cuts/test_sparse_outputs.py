@@ -31,7 +31,8 @@ class Record:
         lambda t: Record(t),
     ],
 )
-def test_the_last_part_skips_steps_whatever_the_network_returns(wrap):
+@pytest.mark.parametrize("unlock", ["backward", "update"])
+def test_the_last_part_skips_steps_whatever_the_network_returns(wrap, unlock):
     class ObservedLosses(nn.Module):
         def __init__(self):
             super().__init__()
@@ -51,7 +52,7 @@ def test_the_last_part_skips_steps_whatever_the_network_returns(wrap):
         return [t for child in children for t in tensors(child)]
 
     network, x = ObservedLosses(), torch.randn(3, 6)
-    net = DNI(network, update_probability=0.3, example_input=x)
+    net = DNI(network, update_probability=0.3, example_input=x, unlock=unlock)
     skipped = 0
     for _ in range(30):
         net.zero_grad()

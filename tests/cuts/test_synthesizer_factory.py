@@ -8,28 +8,54 @@ from pytorch_dni import (
     Conv2d_DNI,
     DNI,
     DNI_Network,
+    Feedback_DNI,
     Linear_DNI,
+    LocalError_DNI,
     LocalLoss_DNI,
     RNN_DNI,
     synthesizer_context,
     SynthesizerError,
 )
+from tests.support.zoo import relu_mlp
+
+
+def kinds(network, example, **options):
+    net = DNI(network, example_input=example, **options)
+    found = {name: type(i.synthesizer) for name, i in net.interfaces.items()}
+    net.unwrap()
+    return found
 
 
 def test_the_default_kind_follows_the_shape_of_the_output():
     network = nn.Sequential(
         nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 2)
     )
-    net = DNI(network, example_input=torch.randn(3, 1, 4, 4))
-    kinds = {n: type(i.synthesizer) for n, i in net.interfaces.items()}
-    assert kinds == {"1": Conv2d_DNI, "4": Linear_DNI}
-    net = DNI(
-        nn.Sequential(nn.Conv1d(3, 5, 3), nn.Conv1d(5, 4, 3)), example_input=torch.randn(2, 3, 8)
-    )
-    assert isinstance(net.interfaces["0"].synthesizer, Conv2d_DNI)
+    x = torch.randn(3, 1, 4, 4)
+    for options in ({"unlock": "update"}, {"eager": True}):
+        assert kinds(network, x, **options) == {"1": Conv2d_DNI, "4": Linear_DNI}
+    network = nn.Sequential(nn.Conv1d(3, 5, 3), nn.Conv1d(5, 4, 3))
+    assert kinds(network, torch.randn(2, 3, 8), unlock="update") == {"0": Conv2d_DNI}
 
 
-@pytest.mark.parametrize("kind", [Linear_DNI, RNN_DNI, LocalLoss_DNI, Conv2d_DNI])
+@pytest.mark.parametrize(
+    ("options", "kind"),
+    [
+        ({}, Feedback_DNI),
+        ({"unlock": "backward"}, Feedback_DNI),
+        ({"exact_every": 4}, Feedback_DNI),
+        ({"context_size": 3}, LocalError_DNI),
+        ({"context_size": 3, "unlock": "update"}, LocalError_DNI),
+        ({"context_size": 3, "eager": True}, LocalError_DNI),
+        ({"context_size": 3, "dni_network": Linear_DNI}, Linear_DNI),
+        ({"unlock": "update"}, Linear_DNI),
+    ],
+)
+def test_the_default_kind_follows_the_unlock_level_and_the_context(options, kind):
+    found = kinds(relu_mlp(), torch.randn(4, 6), **options)
+    assert found == dict.fromkeys(["1", "3", "5"], kind)
+
+
+@pytest.mark.parametrize("kind", [Linear_DNI, RNN_DNI, LocalLoss_DNI, Conv2d_DNI, None])
 @pytest.mark.parametrize("batch", [1, 4])
 def test_every_kind_fits_every_layer(kind, batch):
     """Synthesizers that take features last also work at convolutions, at each position."""
@@ -65,7 +91,8 @@ def test_a_users_class_gets_sizes_parameters_and_its_hidden_state():
     assert net.interfaces["0"].hidden == 3
 
 
-def test_a_callable_may_return_any_module():
+@pytest.mark.parametrize("unlock", ["backward", "update"])
+def test_a_callable_may_return_any_module(unlock):
     class Plain(nn.Module):
         def __init__(self, size):
             super().__init__()
@@ -80,7 +107,8 @@ def test_a_callable_may_return_any_module():
         calls.append((name, type(module), tuple(output.shape)))
         return Plain(output.shape[-1])
 
-    net = DNI(nn.Sequential(nn.Linear(4, 5), nn.Linear(5, 1)), dni_network=make)
+    network = nn.Sequential(nn.Linear(4, 5), nn.Linear(5, 1))
+    net = DNI(network, dni_network=make, unlock=unlock)
     net(torch.randn(3, 4)).sum().backward()
     assert calls == [("0", nn.Linear, (3, 5))]
     assert isinstance(net.interfaces["0"].synthesizer, Plain)
@@ -116,7 +144,7 @@ def test_initial_weights_follow_the_seed():
     def first(seed):
         torch.manual_seed(seed)
         network = nn.Sequential(nn.Linear(4, 5), nn.Linear(5, 5), nn.Linear(5, 1))
-        net = DNI(network, example_input=torch.randn(2, 4))
+        net = DNI(network, unlock="update", example_input=torch.randn(2, 4))
         return [i.synthesizer.layers.first.weight for i in net.interfaces.values()]
 
     assert torch.equal(first(1)[0], first(1)[0])

@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from pytorch_dni import DNI, LocalLoss_DNI
+from pytorch_dni import Conv2d_DNI, DNI, Linear_DNI, LocalError_DNI, LocalLoss_DNI
 from tests.support.eager_nets import assert_same_training, default_and_eager, train
 from tests.support.zoo import ZOO
 
@@ -28,37 +28,46 @@ def test_every_architecture_equals_the_default_way(name, example):
     assert any(stats.updates == 20 for stats in eager.stats().values())
 
 
+@pytest.mark.parametrize("kind", [LocalLoss_DNI, LocalError_DNI])
 @pytest.mark.parametrize("name", ["mlp", "cnn", "batchnorm_inplace", "transformer"])
-def test_local_losses_equal_the_default_way(name):
+def test_local_heads_equal_the_default_way(name, kind):
+    torch.manual_seed(5)
+    inputs = [ZOO[name].input() for _ in range(20)]
+    labels = torch.randint(3, (len(inputs[0]),))
+    nets = default_and_eager(name, dni_network=kind, context_size=3, example_input=inputs[0])
+    for net in nets:
+        train(net, inputs, ZOO[name].loss, labels)
+    assert_same_training(*nets)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("mlp", Linear_DNI), ("cnn", Conv2d_DNI), ("mlp", LocalError_DNI), ("cnn", LocalError_DNI)],
+)
+def test_contexts_optimizers_and_several_steps_equal_the_default_way(name, kind):
     torch.manual_seed(5)
     inputs = [ZOO[name].input() for _ in range(20)]
     labels = torch.randint(3, (len(inputs[0]),))
     nets = default_and_eager(
-        name, dni_network=LocalLoss_DNI, context_size=3, example_input=inputs[0]
+        name,
+        dni_network=kind,
+        context_size=3,
+        grad_optim="sgd",
+        grad_lr=0.1,
+        grad_steps=3,
+        example_input=inputs[0],
     )
     for net in nets:
         train(net, inputs, ZOO[name].loss, labels)
     assert_same_training(*nets)
 
 
-@pytest.mark.parametrize("name", ["mlp", "cnn"])
-def test_contexts_optimizers_and_several_steps_equal_the_default_way(name):
-    torch.manual_seed(5)
-    inputs = [ZOO[name].input() for _ in range(20)]
-    labels = torch.randint(3, (len(inputs[0]),))
-    nets = default_and_eager(
-        name, context_size=3, grad_optim="sgd", grad_lr=0.1, grad_steps=3, example_input=inputs[0]
-    )
-    for net in nets:
-        train(net, inputs, ZOO[name].loss, labels)
-    assert_same_training(*nets)
-
-
-@pytest.mark.parametrize("local", [False, True])
-def test_sparse_updates_equal_the_default_way(local):
+@pytest.mark.parametrize("kind", [Linear_DNI, LocalLoss_DNI, LocalError_DNI])
+def test_sparse_updates_equal_the_default_way(kind):
     torch.manual_seed(5)
     inputs = [ZOO["mlp"].input() for _ in range(40)]
-    options = {"dni_network": LocalLoss_DNI, "context_size": 3} if local else {}
+    local = kind is not Linear_DNI
+    options = {"dni_network": kind, "context_size": 3 if local else None}
     nets = default_and_eager("mlp", update_probability=0.5, example_input=inputs[0], **options)
     labels = torch.randint(3, (len(inputs[0]),)) if local else None
     for net in nets:
@@ -107,7 +116,8 @@ def test_a_cut_at_the_output_equals_the_default_way(options):
     for eager in (False, True):
         torch.manual_seed(3)
         example = {} if "recursive" in options else {"example_input": inputs[0]}
-        nets.append(DNI(copy.deepcopy(network), eager=eager, **options, **example))
+        given = {"unlock": "update", **options, **example}
+        nets.append(DNI(copy.deepcopy(network), eager=eager, **given))
     for net in nets:
         train(net, inputs, ZOO["mlp"].loss)
     assert_same_training(*nets)
@@ -155,7 +165,8 @@ def test_parameters_shared_between_parts_equal_the_default_way(autocast):
     results = []
     for eager in (False, True):
         torch.manual_seed(3)
-        net = DNI(copy.deepcopy(network), eager=eager, example_input=torch.randn(4, 6))
+        options = {"unlock": "update", "example_input": torch.randn(4, 6)}
+        net = DNI(copy.deepcopy(network), eager=eager, **options)
         torch.manual_seed(4)
         with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
             for _ in range(3):
@@ -189,7 +200,8 @@ def test_checkpointed_parts_equal_the_default_way():
     results = []
     for eager in (False, True):
         torch.manual_seed(3)
-        net = DNI(copy.deepcopy(network), layers="b", eager=eager, example_input=torch.randn(4, 6))
+        options = {"unlock": "update", "layers": "b", "example_input": torch.randn(4, 6)}
+        net = DNI(copy.deepcopy(network), eager=eager, **options)
         for _ in range(3):
             net(torch.ones(4, 6)).square().mean().backward()
         results.append([p.grad for p in net.parameters()])

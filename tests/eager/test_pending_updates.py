@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from pytorch_dni import DNI
+from pytorch_dni import DNI, synthesizer_context
 from tests.support.recording import record_messages
 
 DECAY = 0.99
@@ -22,22 +22,27 @@ def loss(out):
     return out.square().mean()
 
 
-def first_step(net):
-    """Run one step, which also places the cuts."""
-    loss(net(torch.randn(5, 6).double())).backward()
+def forward_pass(net, context_size):
+    """Run the network on random inputs, with random labels as context; return the loss."""
+    labels = None if context_size is None else torch.randint(context_size, (5,))
+    with synthesizer_context(labels):
+        return loss(net(torch.randn(5, 6).double()))
 
 
+@pytest.mark.parametrize("context_size", [None, 3])
 @pytest.mark.parametrize("at_once", [2, 3])
-def test_forward_passes_at_once_all_count(at_once):
-    net = DNI(network(), eager=True)
-    first_step(net)
+def test_forward_passes_at_once_all_count(at_once, context_size):
+    net = DNI(network(), eager=True, context_size=context_size)
+    forward_pass(net, context_size).backward()
     for _ in range(10):
-        losses = [loss(net(torch.randn(5, 6).double())) for _ in range(at_once)]
+        losses = [forward_pass(net, context_size) for _ in range(at_once)]
         for value in losses:
             value.backward()
     assert {stats.updates for stats in net.stats().values()} == {1 + 10 * at_once}
     for interface in net.interfaces.values():
         assert interface.scale.count == 1 + 10 * at_once
+        if context_size is not None:  # of the errors of local heads
+            assert interface.error_input.scale.count == 1 + 10 * at_once
 
 
 def test_the_running_scale_counts_every_message_of_passes_at_once():
@@ -63,17 +68,20 @@ def test_the_running_scale_counts_every_message_of_passes_at_once():
         assert interface.scale.value == pytest.approx(expected, rel=1e-9)
 
 
-def test_a_pass_that_is_not_backpropagated_changes_nothing():
-    net = DNI(network(), eager=True)
-    first_step(net)
+@pytest.mark.parametrize("context_size", [None, 3])
+def test_a_pass_that_is_not_backpropagated_changes_nothing(context_size):
+    net = DNI(network(), eager=True, context_size=context_size)
+    forward_pass(net, context_size).backward()
     before = copy.deepcopy(net.state_dict())
-    dropped = loss(net(torch.randn(5, 6).double()))
+    dropped = forward_pass(net, context_size)
     del dropped
     after = net.state_dict()["_extra_state"]
     for name, saved in before["_extra_state"]["cuts"]["interfaces"].items():
         now = after["cuts"]["interfaces"][name]["state"]
         was = saved["state"]
-        assert now["_extra_state"]["scale"] == was["_extra_state"]["scale"]
+        for scale in ("scale", "error"):
+            assert now["_extra_state"].get(scale) == was["_extra_state"].get(scale)
+        assert ("error" in was["_extra_state"]) == (context_size is not None)
         assert (
             now["_extra_state"]["moments"]["updates"] == was["_extra_state"]["moments"]["updates"]
         )

@@ -2,6 +2,7 @@
 
 from . import (
     cases_cuts,
+    cases_errors,
     cases_interfaces,
     cases_kinds,
     cases_own,
@@ -18,4 +19,5 @@ CASES = {
     **cases_temporal.CASES,
     **cases_own.CASES,
     **cases_resumed.CASES,
+    **cases_errors.CASES,
 }

@@ -23,6 +23,7 @@ from .shared import ELSEWHERE, ZOO
 ALL = [*ZOO]
 FLOATS = [name for name in ZOO if ZOO[name].input().is_floating_point()]
 FEW = ["mlp", "residual", "lstm"]
+CONVOLUTIONS = ["residual", "cnn", "conv1d"]
 
 
 def labels(x):
@@ -44,6 +45,8 @@ def labels_of_maps(x):
 class Mode(NamedTuple):
     """Describe one way to train: arguments of ``DNI``, networks, contexts and a loop.
 
+    The unlock level is ``update`` where the options give none, and synthesizers that take a context
+    are :class:`Linear_DNI` or :class:`Conv2d_DNI` where they give no others.
     ``eager`` asks for eager learning, at layers where it is possible; ``example`` passes the first
     input as ``example_input``; ``single`` asks for single precision instead of double.
     """
@@ -68,7 +71,9 @@ def wrapped(name, mode):
     seed(0)
     network = example.build().to(torch.float32 if mode.single else torch.float64)
     opt = torch.optim.SGD(network.parameters(), lr=0.05, momentum=0.9)
-    options = dict(mode.options)
+    options = {"unlock": "update", **mode.options}
+    if "context_size" in options:
+        options.setdefault("dni_network", Conv2d_DNI if name in CONVOLUTIONS else Linear_DNI)
     if mode.eager:
         options = {"eager": True, "layers": ELSEWHERE.get(name), **options}
     if mode.example:
@@ -159,7 +164,9 @@ PLACES = {
     "two parts, example": Mode({"layers": 2}, FEW, example=True),
     "two parts, eager": Mode({"layers": 2, "eager": True}),
     "whole": Mode({"recursive": False}),
-    "whole, context": Mode({"recursive": False, "context_size": 3}, FEW, labels),
+    "whole, context": Mode(
+        {"recursive": False, "context_size": 3, "dni_network": Linear_DNI}, FEW, labels
+    ),
 }
 
 UNLOCKS = {

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from pytorch_dni import (
     BasicSynthesizer,
+    Conv2d_DNI,
     Critic_DNI,
     DNI,
     DNI_Network,
@@ -106,23 +107,25 @@ def half_frozen():
     return network
 
 
-PARTS = {"layers": ["first", "second", "third"]}
+LINEAR = {"dni_network": Linear_DNI}
+CONVOLUTION = {"dni_network": Conv2d_DNI}
+PARTS = {"layers": ["first", "second", "third"], **LINEAR}
 NETWORKS = {
     "records": (Records, (5, 6), PARTS),
     "records, eager": (Records, (5, 6), {"eager": True, **PARTS}),
     "records, full": (Records, (5, 6), {"unlock": "full", **PARTS}),
-    "unflattened, full": (unflattened, (5, 6), {"unlock": "full"}),
-    "flattened, full": (flattened, (5, 2, 3), {"unlock": "full"}),
-    "3d, full": (convolution_3d, (5, 1, 4, 4, 4), {"unlock": "full"}),
-    "maps, full": (maps, (5, 1, 8, 8), {"unlock": "full"}),
+    "unflattened, full": (unflattened, (5, 6), {"unlock": "full", **LINEAR}),
+    "flattened, full": (flattened, (5, 2, 3), {"unlock": "full", **LINEAR}),
+    "3d, full": (convolution_3d, (5, 1, 4, 4, 4), {"unlock": "full", **CONVOLUTION}),
+    "maps, full": (maps, (5, 1, 8, 8), {"unlock": "full", **CONVOLUTION}),
     "maps, own": (maps, (5, 1, 8, 8), {"dni_network": Residual_DNI}),
     "vectors, own": (flattened, (5, 6), {"dni_network": Residual_DNI}),
     "vectors, own, eager": (flattened, (5, 6), {"dni_network": Residual_DNI, "eager": True}),
     "vectors, own, two steps": (flattened, (5, 6), {"dni_network": Residual_DNI, "grad_steps": 2}),
     "maps, by autograd": (maps, (5, 1, 8, 8), {"dni_network": ByAutograd}),
     "vectors, by autograd": (flattened, (5, 6), {"dni_network": ByAutograd}),
-    "half frozen": (half_frozen, (5, 6), {}),
-    "half frozen, eager": (half_frozen, (5, 6), {"eager": True}),
+    "half frozen": (half_frozen, (5, 6), LINEAR),
+    "half frozen, eager": (half_frozen, (5, 6), {"eager": True, **LINEAR}),
 }  # fmt: skip
 
 

@@ -49,7 +49,8 @@ def begun(name, mode):
     network = build().double()
     opt = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.5)
     seed(3)
-    return DNI(network, opt, **{"recurrent": recurrent, **mode.options}), opt
+    options = {"unlock": "update", "recurrent": recurrent, **mode.options}
+    return DNI(network, opt, **options), opt
 
 
 def go_on(name, mode, net, opt, state, windows):

@@ -13,6 +13,7 @@ from pytorch_dni import (
     BidirectionalInterface,
     DNI,
     Linear_DNI,
+    LocalError_DNI,
     synthesizer_context,
 )
 from tests.support.primitives import batchnorm_mlp
@@ -38,9 +39,17 @@ class ByHandNetwork(nn.Module):
         return self.interfaces[i](h)
 
 
-@pytest.mark.parametrize("context", [None, 3])
+@pytest.mark.parametrize(
+    ("kind", "context"),
+    [
+        (Linear_DNI, None),
+        (Linear_DNI, 3),
+        (BasicSynthesizer, None),
+        (BasicSynthesizer, 3),
+        (LocalError_DNI, 3),
+    ],
+)
 @pytest.mark.parametrize("unlock", ["update", "full"])
-@pytest.mark.parametrize("kind", [Linear_DNI, BasicSynthesizer])
 def test_by_hand_and_wrapped_are_equal_after_twenty_steps(unlock, context, kind):
     network, example = batchnorm_mlp(), torch.randn(8, 6)
     wrapped = DNI(

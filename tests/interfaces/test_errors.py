@@ -13,9 +13,13 @@ from pytorch_dni import (
     BidirectionalInterface,
     CheckpointError,
     ContextError,
+    DNI,
+    DNI_Network,
     DNIError,
+    Feedback_DNI,
     ForwardInterface,
     Linear_DNI,
+    LocalError_DNI,
     LocalLoss_DNI,
     synthesizer_context,
     SynthesizerError,
@@ -132,6 +136,9 @@ def test_synthesizers_that_do_not_fit_are_errors():
         ForwardInterface(LocalLoss_DNI(5, 5, 3))
     with pytest.raises(SynthesizerError, match="LocalLoss_DNI predicts gradients only"):
         BidirectionalInterface(LocalLoss_DNI(5, 5, 3), BasicSynthesizer(5))
+    for kind in (Feedback_DNI((6, 5), (6, 3)), LocalError_DNI((6, 5), 3)):
+        with pytest.raises(SynthesizerError, match=f"{type(kind).__name__} predicts gradients"):
+            ForwardInterface(kind)
     with pytest.raises(SynthesizerError, match="grad_optim"):
         BackwardInterface(BasicSynthesizer(5), optim="adamm")
 
@@ -143,6 +150,43 @@ def test_synthesizers_that_do_not_fit_are_errors():
         BackwardInterface(Old()).receive(torch.randn(2, 3))
     with pytest.raises(SynthesizerError, match="predicts shape"):
         BackwardInterface(Linear_DNI(5, 4, 6)).receive(torch.randn(2, 5))
+
+
+class Error_DNI(DNI_Network):
+    """Takes the error besides the activation."""
+
+    features_last = takes_error = True
+
+    def __init__(self, *sizes):
+        super().__init__(*sizes)
+        self.layer = nn.Linear(self.input_size, self.output_size)
+
+    def forward(self, input, hidden):
+        return self.layer(input), None
+
+
+@pytest.mark.parametrize("make", [lambda: Feedback_DNI((6, 5), (6, 3)), lambda: Error_DNI(8, 4, 5)])
+def test_a_synthesizer_that_takes_the_error_of_a_step_is_an_error_without_one(make):
+    cut, h = BackwardInterface(make()), activation(6, 5)
+    for call in (
+        lambda: cut(h),
+        lambda: cut.make_trigger(h),
+        lambda: cut.receive(h),
+        lambda: cut.send(h, h),
+        lambda: cut.backward(h),
+    ):
+        with pytest.raises(
+            SynthesizerError, match=r"takes the error.*unlock='backward'"
+        ):
+            call()
+    for options in ({"unlock": "update"}, {"unlock": "full"}, {"eager": True}):
+        net = DNI(
+            nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 3)),
+            dni_network=lambda name, module, output: make(),
+            **options,
+        )
+        with pytest.raises(SynthesizerError, match=r"'1': .* takes the error at the output"):
+            net(torch.randn(6, 4)).sum().backward()
 
 
 def test_send_teaches_nothing_where_the_backward_synthesizer_does_not_fit():

@@ -18,7 +18,7 @@ from tests.support.primitives import activation, batchnorm_mlp, every_kind
 
 
 @pytest.mark.parametrize("optim", ["adam", None])
-@pytest.mark.parametrize("kind", ["linear", "rnn", "conv", "local", "basic"])
+@pytest.mark.parametrize("kind", [*every_kind()])
 def test_every_kind_of_synthesizer_learns(kind, optim):
     interface, shape = every_kind(optim)[kind]
     labels = torch.randint(0, 3, (4,))

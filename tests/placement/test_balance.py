@@ -15,6 +15,7 @@ def test_parts_have_equal_costs_and_not_equal_counts_of_layers():
     net = DNI(
         nn.Sequential(*[nn.Linear(a, b) for a, b in pairs], nn.Linear(64, 2)),
         layers=2,
+        unlock="update",
         example_input=torch.randn(5, 8),
     )
     assert [*net.interfaces] == ["2"]

@@ -10,7 +10,7 @@ from tests.support.zoo import ZOO
 
 
 def test_the_table_lists_parameters_cuts_and_costs():
-    net = DNI(residual(4), layers=3, hidden_size=10)
+    net = DNI(residual(4), layers=3, hidden_size=10, unlock="update")
     with pytest.raises(DNIError, match="after a training forward pass"):
         net.describe()
     x = torch.randn(6, 4)
@@ -34,7 +34,7 @@ def test_the_table_lists_parameters_cuts_and_costs():
 
 def test_the_table_covers_every_kind_of_wrapper():
     x = torch.randn(5, 6)
-    for options in ({}, {"unlock": "full"}, {"layers": ["0", "2"]}):
+    for options in ({}, {"unlock": "update"}, {"unlock": "full"}, {"layers": ["0", "2"]}):
         net = DNI(ZOO["mlp"].build(), example_input=x, **options)
         assert len(net.describe().splitlines()) == 5
     whole = DNI(nn.Linear(6, 2), recursive=False)

@@ -20,7 +20,7 @@ def test_residual_networks_are_cut_after_blocks(parts, cuts, example):
     modes = {name: module.training for name, module in network.named_modules()}
     torch.manual_seed(0)
     state = torch.get_rng_state()
-    net = DNI(network, layers=parts, example_input=x if example else None)
+    net = DNI(network, layers=parts, unlock="update", example_input=x if example else None)
     if not example:
         assert not net.interfaces
         net(x).sum().backward()
@@ -30,10 +30,14 @@ def test_residual_networks_are_cut_after_blocks(parts, cuts, example):
     assert all((p.grad is None) == example for p in network.parameters())
 
 
-def test_training_starts_in_the_first_step():
+@pytest.mark.parametrize("unlock", ["backward", "update"])
+def test_training_starts_in_the_first_step(unlock):
     torch.manual_seed(0)
     network = residual()
-    nets = [DNI(copy.deepcopy(network), layers=layers) for layers in (4, ["1.1", "1.3", "1.5"])]
+    nets = [
+        DNI(copy.deepcopy(network), layers=layers, unlock=unlock)
+        for layers in (4, ["1.1", "1.3", "1.5"])
+    ]
     x = torch.randn(6, 4)
     for net in nets:
         torch.manual_seed(3)
@@ -82,7 +86,7 @@ def test_places_separate_the_network_or_an_error_counts_them(name, parts):
 
 def test_plain_networks_are_cut_after_activations():
     layers = [m for _ in range(8) for m in (nn.Linear(16, 16), nn.BatchNorm1d(16), nn.ReLU())]
-    net = DNI(nn.Sequential(*layers), layers=4, example_input=torch.randn(5, 16))
+    net = DNI(nn.Sequential(*layers), layers=4, unlock="update", example_input=torch.randn(5, 16))
     assert [*net.interfaces] == ["5", "11", "17"]
 
 

@@ -53,7 +53,8 @@ def test_recursive_false_cuts_at_the_output_alone():
     assert net.stats()[""].updates == 1
 
 
-def test_a_module_that_runs_later_gets_its_cut_then():
+@pytest.mark.parametrize("unlock", ["backward", "update"])
+def test_a_module_that_runs_later_gets_its_cut_then(unlock):
     class Sometimes(nn.Module):
         def __init__(self):
             super().__init__()
@@ -63,7 +64,7 @@ def test_a_module_that_runs_later_gets_its_cut_then():
             x = self.a(x)
             return self.head(self.b(x) if late else x)
 
-    net = DNI(Sometimes(), layers=["a", "b"])
+    net = DNI(Sometimes(), layers=["a", "b"], unlock=unlock)
     net(torch.randn(3, 4)).sum().backward()
     assert list(net.interfaces) == ["a"]
     net(torch.randn(3, 4), late=True).sum().backward()

@@ -20,7 +20,7 @@ LAYERS = {
 
 def default_and_eager(name, **options):
     """Return the same network wrapped twice: the default way, and eagerly."""
-    options = {"layers": LAYERS.get(name), "recurrent": False, **options}
+    options = {"layers": LAYERS.get(name), "recurrent": False, "unlock": "update", **options}
     torch.manual_seed(0)
     network = ZOO[name].build()
     nets = []

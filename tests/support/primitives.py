@@ -8,6 +8,7 @@ from pytorch_dni import (
     BasicSynthesizer,
     Conv2d_DNI,
     Linear_DNI,
+    LocalError_DNI,
     LocalLoss_DNI,
     RNN_DNI,
 )
@@ -45,6 +46,7 @@ def every_kind(optim="adam"):
         "rnn": (BackwardInterface(RNN_DNI(8, 7, 5), **options), (4, 6, 5)),
         "conv": (BackwardInterface(Conv2d_DNI(8, 7, 5), **options), (4, 5, 6, 6)),
         "local": (BackwardInterface(LocalLoss_DNI(5, 7, 3), **options), (4, 5)),
+        "local error": (BackwardInterface(LocalError_DNI((4, 5), 3), **options), (4, 5)),
         "basic": (BackwardInterface(BasicSynthesizer(5, 1, 7, context_dim=3), optim=optim), (4, 5)),
     }
 

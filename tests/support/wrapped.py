@@ -6,9 +6,32 @@ from torch.nn import functional as F
 
 from pytorch_dni import DNI, synthesizer_context
 
+# Arguments of ``DNI`` for the ways to learn that need no context.
+WAYS = {
+    "backward": {"unlock": "backward"},
+    "exact every": {"unlock": "backward", "exact_every": 2},
+    "update": {"unlock": "update"},
+}
+
+
+def on(name, way):
+    """Return the arguments of ``DNI`` for a way, at a network of the zoo."""
+    if way == "exact every" and name in ("lstm", "gru"):
+        return {"recurrent": False, **WAYS[way]}  # such steps take cuts in space alone
+    return WAYS[way]
+
 
 def synthesizer_parameters(net):
     return [p for i in net.interfaces.values() for p in i.parameters()]
+
+
+def fix_units(net):
+    """Set the running sizes of gradients and errors so that they do not change any more."""
+    for interface in net.interfaces.values():
+        given = interface.error_input
+        for scale in (interface.scale, None if given is None else given.scale):
+            if scale is not None:
+                scale.load_state_dict({"mean_square": 4.0, "count": 10**9})
 
 
 def assert_equal(a, b):
@@ -28,8 +51,8 @@ def gradients(network, example, x, seed=1):
 
 
 def cuts(network, x, **options):
-    """Return the names of the cuts that a training step places."""
-    net = DNI(network, **options)
+    """Return the names of the cuts that a training step places; each has an interface."""
+    net = DNI(network, **{"unlock": "update", **options})
     out = net(x)
     out = sum(o.sum() for o in out.values()) if isinstance(out, dict) else out.sum()
     out.backward()
@@ -70,7 +93,9 @@ class Run:
         torch.manual_seed(0)
         self.network = classifier()
         self.opt = torch.optim.Adam(self.network.parameters(), lr=0.01)
-        self.net = DNI(self.network, optim=self.opt, context_size=3, **options)
+        options = {"context_size": 3, **options}
+        self.takes_context = options["context_size"] is not None
+        self.net = DNI(self.network, optim=self.opt, **options)
 
     def train(self, begin, end):
         for step in range(begin, end):
@@ -78,7 +103,7 @@ class Run:
             x = torch.randn(8, 6, generator=draw)
             y = torch.randint(0, 3, (8,), generator=draw)
             self.opt.zero_grad()
-            with synthesizer_context(y):
+            with synthesizer_context(y if self.takes_context else None):
                 loss = F.cross_entropy(self.net(x), y)
             loss.backward()
             self.opt.step()

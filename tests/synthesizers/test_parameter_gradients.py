@@ -65,6 +65,7 @@ def test_gradients_of_any_memory_layout_train_alike(make, kind, optim):
             copy.deepcopy(network),
             layers=["1", "3"],
             dni_network=kind,
+            unlock="update",
             eager=eager,
             grad_optim=optim,
             example_input=x,
@@ -141,7 +142,7 @@ class Repeated(nn.Module):
 
 def test_gradients_of_many_calls_are_held_once():
     def held(calls):
-        net = DNI(Repeated(calls), layers="layer", hidden_size=512)
+        net = DNI(Repeated(calls), layers="layer", hidden_size=512, unlock="update")
         x = torch.randn(2, 2)
 
         def step():

@@ -4,8 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from pytorch_dni import DNI, DNIError
+from pytorch_dni import DNI, DNIError, Feedback_DNI, LocalError_DNI
 from tests.support.wrapped import blocks
+
+FEEDBACK = {"dni_network": Feedback_DNI}
 
 
 def test_wrong_arguments_and_repeated_wrapping_are_errors():
@@ -24,9 +26,34 @@ def test_wrong_arguments_and_repeated_wrapping_are_errors():
         ({"context_size": 2.5}, "context_size"),
         ({"dni_network": 3}, "dni_network"),
         ({"dni_params": {"norm": None}}, "dni_network"),
+        ({"unlock": "forward"}, "unlock must be 'backward', 'update' or 'full'"),
+        ({"unlock": "backward", "eager": True}, "leave eager out"),
+        ({"unlock": "backward", "recursive": False}, "nothing is left to predict"),
+        ({"unlock": "update", "dni_network": Feedback_DNI}, "the error that Feedback_DNI takes"),
+        ({"eager": True, "dni_network": Feedback_DNI}, "leave eager out"),
+        ({"dni_network": LocalError_DNI}, "context_size"),
+        ({"exact_every": 0}, "exact_every"),
+        ({"exact_every": 2.0}, "exact_every"),
+        ({"exact_every": True}, "exact_every"),
+        ({"exact_every": 2, "bp_lambda": 0.5}, "take one of the two"),
+        ({"exact_every": 2, "eager": True}, "exact_every takes cuts in space alone"),
+        ({"exact_every": 2, "unlock": "full"}, "exact_every takes cuts in space alone"),
+        ({"exact_every": 2, "update_probability": 0.5}, "exact_every takes cuts in space alone"),
+        ({"example_input": torch.randn(2, 4), **FEEDBACK, "context_size": 3}, "context_size"),
     ]:
         with pytest.raises(DNIError, match=words):
             DNI(network, **arguments)
+    with pytest.raises(DNIError, match="exact_every takes cuts in space alone"):
+        DNI(nn.LSTM(3, 4), exact_every=2)
+    net = DNI(network, exact_every=2)
+    with pytest.raises(DNIError, match="take one of the two"):
+        net.bp_lambda = 0.5
+    net.unwrap()
+    net = DNI(network, exact_every=lambda step: 0)
+    with pytest.raises(DNIError, match="exact_every"):
+        net(torch.randn(2, 4)).sum().backward()
+        net(torch.randn(2, 4))
+    net.unwrap()
     with pytest.raises(DNIError, match="must be a module"):
         DNI(lambda x: x)
     net = DNI(network)

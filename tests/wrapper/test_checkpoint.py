@@ -3,15 +3,19 @@
 import pytest
 from torch import nn
 
-from pytorch_dni import CheckpointError, DNI, LocalLoss_DNI, RNN_DNI
+from pytorch_dni import CheckpointError, DNI, Feedback_DNI, Linear_DNI, LocalLoss_DNI, RNN_DNI
 from tests.support.checkpoints import through_file
 from tests.support.wrapped import assert_equal, classifier, Run
 
 KINDS = {
-    "regressed": {},
+    "regressed": {"dni_network": Linear_DNI},
     "recurrent": {"dni_network": RNN_DNI, "hidden_size": 5},
     "local": {"dni_network": LocalLoss_DNI},
-    "named": {"layers": ["0", "3"], "grad_optim": "sgd"},
+    "local error": {},
+    "named": {"dni_network": Linear_DNI, "layers": ["0", "3"], "grad_optim": "sgd"},
+    "feedback": {"context_size": None},
+    "gated": {"context_size": None, "dni_network": Feedback_DNI, "dni_params": {"gate": True}},
+    "exact every": {"context_size": None, "exact_every": 3},
 }
 
 
@@ -34,8 +38,9 @@ def test_resumed_training_equals_uninterrupted_training(kind, fresh):
     assert whole.net.stats() == second.net.stats()
 
 
-def test_the_networks_state_has_the_keys_of_the_bare_network():
-    run = Run()
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_networks_state_has_the_keys_of_the_bare_network(kind):
+    run = Run(**KINDS[kind])
     keys = list(classifier().state_dict())
     run.train(0, 2)
     assert list(run.net.network.state_dict()) == keys
@@ -43,11 +48,12 @@ def test_the_networks_state_has_the_keys_of_the_bare_network():
     assert set(run.net.state_dict()) == {f"network.{k}" for k in keys} | {"_extra_state"}
 
 
-def test_a_wrapper_may_be_saved_before_its_first_run():
-    state = through_file(Run().net.state_dict())
-    run = Run()
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_wrapper_may_be_saved_before_its_first_run(kind):
+    state = through_file(Run(**KINDS[kind]).net.state_dict())
+    run = Run(**KINDS[kind])
     run.train(0, 2)
-    other = Run()
+    other = Run(**KINDS[kind])
     other.net.load_state_dict(state)
     other.train(0, 2)
     assert_equal(run.tensors(), other.tensors())
@@ -65,10 +71,20 @@ def test_bp_lambda_set_while_training_is_saved():
 
 
 @pytest.mark.parametrize(
-    "options", [{"hidden_size": 16}, {"dni_network": LocalLoss_DNI}, {"grad_optim": "sgd"}]
+    ("kind", "options"),
+    [
+        ({"dni_network": Linear_DNI}, {"dni_network": Linear_DNI, "hidden_size": 16}),
+        ({"dni_network": Linear_DNI}, {}),
+        ({}, {"dni_network": LocalLoss_DNI}),
+        ({}, {"grad_optim": "sgd"}),
+        ({}, {"context_size": None}),
+        ({"context_size": None}, {}),
+        ({"context_size": None}, {"context_size": None, "unlock": "update"}),
+        ({"context_size": None, "unlock": "update"}, {"context_size": None}),
+    ],
 )
-def test_a_checkpoint_that_does_not_fit_changes_nothing(options):
-    run = Run()
+def test_a_checkpoint_that_does_not_fit_changes_nothing(kind, options):
+    run = Run(**kind)
     run.train(0, 3)
     state = through_file(run.net.state_dict())
     other = Run(**options)

@@ -2,12 +2,19 @@
 
 import copy
 
+import pytest
+
 from tests.support.checkpoints import COPIES
 from tests.support.wrapped import assert_equal, Run
 
+KINDS = {"local error": {}, "feedback": {"context_size": None}}
+KINDS["exact every"] = {"context_size": None, "exact_every": 3}
+KINDS["update"] = {"context_size": None, "unlock": "update"}
 
-def test_copies_train_independently_and_equally():
-    run = Run()
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_copies_train_independently_and_equally(kind):
+    run = Run(**KINDS[kind])
     run.train(0, 3)
     for duplicate in COPIES:
         clone = duplicate(run)
@@ -23,8 +30,9 @@ def test_copies_train_independently_and_equally():
         assert any(m._forward_hooks for m in run.network.modules())
 
 
-def test_copies_made_before_the_first_run_work():
-    run = Run()
+@pytest.mark.parametrize("kind", KINDS)
+def test_copies_made_before_the_first_run_work(kind):
+    run = Run(**KINDS[kind])
     for duplicate in COPIES:
         clone = duplicate(run)
         clone.train(0, 3)

@@ -43,17 +43,25 @@ def windows():
     return net
 
 
-def in_space():
-    run = Run()
+def in_space(**options):
+    run = Run(**options)
     run.train(0, 3)
     return run.net
+
+
+def update_unlock():
+    return in_space(dni_network=Linear_DNI)
+
+
+def feedback():
+    return in_space(context_size=None)
 
 
 def tensors(net):
     return [p.clone() for i in net.interfaces.values() for p in i.parameters()]
 
 
-@pytest.mark.parametrize("make", [in_space, windows])
+@pytest.mark.parametrize("make", [in_space, update_unlock, feedback, windows])
 @pytest.mark.parametrize("value", [None, "nonsense", -1, [object()]])
 def test_every_entry_replaced_by_nonsense_is_an_error_or_loads(make, value):
     """A wrong value is refused; one that the library does not use may load."""

@@ -21,14 +21,14 @@ def loss(output):
     return output.square().mean()
 
 
-def work(rank, folder, inside, bp_lambda, eager):
+def work(rank, folder, inside, options):
     # The processes of a test communicate over the loopback interface alone.
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     torch.set_num_threads(1)
     distributed.init_process_group(
         "gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2
     )
-    train(rank, folder, inside, bp_lambda, eager)
+    train(rank, folder, inside, options)
     # A rank may abort if it ends while the other one still communicates, or while it holds the
     # group.
     gc.collect()
@@ -36,12 +36,12 @@ def work(rank, folder, inside, bp_lambda, eager):
     distributed.destroy_process_group()
 
 
-def train(rank, folder, inside, bp_lambda, eager):
+def train(rank, folder, inside, options):
     bare = network()
     if inside:
-        net = DNI(DistributedDataParallel(bare), bp_lambda=bp_lambda, eager=eager)
+        net = DNI(DistributedDataParallel(bare), **options)
     else:
-        net = DistributedDataParallel(DNI(bare, bp_lambda=bp_lambda, eager=eager))
+        net = DistributedDataParallel(DNI(bare, **options))
     opt = torch.optim.SGD(bare.parameters(), lr=0.1)
     for step in range(4):
         opt.zero_grad()
@@ -53,11 +53,20 @@ def train(rank, folder, inside, bp_lambda, eager):
     torch.save(result, f"{folder}/{rank}")
 
 
+OPTIONS = [
+    {"unlock": "update"},
+    {"unlock": "backward"},
+    {"unlock": "backward", "exact_every": 2},
+    {"bp_lambda": 1.0},
+    {"eager": True},
+]
+
+
 @pytest.mark.skipif(not distributed.is_gloo_available(), reason="torch was built without gloo")
 @pytest.mark.parametrize("inside", [True, False])
-@pytest.mark.parametrize(("bp_lambda", "eager"), [(0.0, False), (1.0, False), (0.0, True)])
-def test_ranks_keep_equal_parameters(inside, bp_lambda, eager, tmp_path):
-    multiprocessing.spawn(work, (str(tmp_path), inside, bp_lambda, eager), nprocs=2)
+@pytest.mark.parametrize("options", OPTIONS)
+def test_ranks_keep_equal_parameters(inside, options, tmp_path):
+    multiprocessing.spawn(work, (str(tmp_path), inside, options), nprocs=2)
     first, second = (torch.load(tmp_path / str(rank), weights_only=True) for rank in (0, 1))
     assert [name.removeprefix("module.") for name in first["cuts"]] == ["1", "3"]
     for a, b in zip(first["parameters"], second["parameters"], strict=True):
@@ -71,5 +80,5 @@ def test_ranks_keep_equal_parameters(inside, bp_lambda, eager, tmp_path):
         opt.step()
     for a, b, c in zip(first["parameters"], alone.parameters(), initial.parameters(), strict=True):
         assert not torch.equal(a, c)
-        if bp_lambda == 1:
+        if options.get("bp_lambda") == 1:
             torch.testing.assert_close(a, b)

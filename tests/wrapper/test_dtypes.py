@@ -1,15 +1,17 @@
 """Changes of dtype move the synthesizers along."""
 
+import pytest
 import torch
 from torch import nn
 
-from pytorch_dni import DNI, Linear_DNI
-from tests.support.wrapped import assert_equal
+from pytorch_dni import DNI
+from tests.support.wrapped import assert_equal, WAYS
 from tests.support.zoo import batchnorm_inplace
 
 
-def test_synthesizers_follow_the_dtype_and_stay_in_float32_below_it():
-    net = DNI(batchnorm_inplace())
+@pytest.mark.parametrize("way", WAYS)
+def test_synthesizers_follow_the_dtype_and_stay_in_float32_below_it(way):
+    net = DNI(batchnorm_inplace(), **WAYS[way])
     for dtype in (torch.float32, torch.float64, torch.float32):
         net.to(dtype)
         for _ in range(2):
@@ -24,10 +26,12 @@ def test_synthesizers_follow_the_dtype_and_stay_in_float32_below_it():
     assert next(net.parameters()).grad.dtype == torch.bfloat16
 
 
-def test_changes_of_dtype_keep_the_optimizers_state():
+@pytest.mark.parametrize("way", WAYS)
+def test_changes_of_dtype_keep_the_optimizers_state(way):
     def train(move):
         torch.manual_seed(0)
-        net = DNI(nn.Sequential(nn.Linear(4, 5), nn.Linear(5, 1)), dni_network=Linear_DNI)
+        network = nn.Sequential(nn.Linear(4, 5), nn.Linear(5, 5), nn.Linear(5, 1))
+        net = DNI(network, **WAYS[way])
         for step in range(6):
             if step == 3 and move:
                 net.double().float()

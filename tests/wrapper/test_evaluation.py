@@ -6,27 +6,35 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from pytorch_dni import DNI
 from tests.support.hooks import forward_hooks
+from tests.support.wrapped import WAYS
 from tests.support.zoo import mlp, Transformer, ZOO
 
 
-def test_eval_removes_the_hooks_and_train_puts_them_back():
-    net = DNI(mlp())
+@pytest.mark.parametrize("way", WAYS)
+def test_eval_removes_the_hooks_and_train_puts_them_back(way):
+    net = DNI(mlp(), **WAYS[way])
     net(torch.randn(4, 6)).sum().backward()
     count = len(forward_hooks(net.network))
-    assert count == len(net.interfaces) == 2
+    # To take the error, the network itself has two hooks as well.
+    assert count == len(net.interfaces) + 2 * (way != "update")
+    assert len(net.interfaces) == 2
     net.eval()
     assert not forward_hooks(net.network)
     net(torch.randn(4, 6)).sum().backward()
-    assert next(iter(net.stats().values())).updates == 1
+    assert {stats.updates for stats in net.stats().values()} == {1}
+    assert net._rooms.learner.steps == 1
     net.train()
     assert len(forward_hooks(net.network)) == count
     net(torch.randn(4, 6)).sum().backward()
-    assert next(iter(net.stats().values())).updates == 2
+    # The second step is not exact and teaches nothing.
+    assert {s.updates for s in net.stats().values()} == {1 if way == "exact every" else 2}
+    assert net._rooms.learner.steps == 2
 
 
 @pytest.mark.parametrize("scope", [torch.no_grad, torch.inference_mode])
-def test_without_gradients_nothing_is_attached_or_trained(scope):
-    net = DNI(mlp())
+@pytest.mark.parametrize("way", WAYS)
+def test_without_gradients_nothing_is_attached_or_trained(scope, way):
+    net = DNI(mlp(), **WAYS[way])
     with scope():
         net(torch.randn(4, 6))
     assert not net.interfaces
@@ -36,9 +44,10 @@ def test_without_gradients_nothing_is_attached_or_trained(scope):
     assert {s.updates for s in net.stats().values()} == {1}
 
 
-def test_eval_of_the_network_itself_is_respected():
+@pytest.mark.parametrize("way", WAYS)
+def test_eval_of_the_network_itself_is_respected(way):
     network = mlp()
-    net = DNI(network)
+    net = DNI(network, **WAYS[way])
     network.eval()
     net(torch.randn(4, 6)).sum().backward()
     assert not net.interfaces
@@ -47,8 +56,9 @@ def test_eval_of_the_network_itself_is_respected():
     assert net.interfaces
 
 
-def test_a_network_wrapped_in_eval_learns_after_train():
-    net = DNI(mlp().eval())
+@pytest.mark.parametrize("way", WAYS)
+def test_a_network_wrapped_in_eval_learns_after_train(way):
+    net = DNI(mlp().eval(), **WAYS[way])
     assert not net.training
     net(torch.randn(4, 6)).sum().backward()
     assert not net.interfaces
@@ -69,12 +79,13 @@ class Operators(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def test_transformers_keep_their_fast_path_in_eval():
+@pytest.mark.parametrize("way", WAYS)
+def test_transformers_keep_their_fast_path_in_eval(way):
     network = Transformer().eval()
     x = ZOO["transformer"].input()
     with torch.no_grad():
         expected = network(x)
-    net = DNI(network.train())
+    net = DNI(network.train(), **WAYS[way])
     net(x).square().mean().backward()
     assert net.interfaces
     with torch.no_grad(), Operators() as operators:

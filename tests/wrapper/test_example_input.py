@@ -1,17 +1,21 @@
 """``example_input`` places the cuts and changes nothing else."""
 
+import pytest
 import torch
 from torch import nn
 
 from pytorch_dni import DNI
+from tests.support.wrapped import WAYS
 
 
-def test_example_input_leaves_the_network_as_it_was():
+@pytest.mark.parametrize("way", WAYS)
+def test_example_input_leaves_the_network_as_it_was(way):
     network = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Dropout(), nn.Linear(8, 2))
     network[1].eval()
     before = {k: v.clone() for k, v in network.state_dict().items()}
     state = torch.random.get_rng_state()
-    net = DNI(network, example_input=torch.randn(4, 6, generator=torch.Generator()))
+    example = torch.randn(4, 6, generator=torch.Generator())
+    net = DNI(network, example_input=example, **WAYS[way])
     assert torch.equal(state, torch.random.get_rng_state())
     assert list(net.interfaces) == ["2"]
     assert [m.training for m in network] == [True, False, True, True]

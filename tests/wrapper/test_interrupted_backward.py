@@ -8,18 +8,20 @@ from tests.support.wrapped import synthesizer_parameters
 from tests.support.zoo import mlp
 
 
-def test_a_failed_backward_pass_teaches_nothing():
+@pytest.mark.parametrize("unlock", ["backward", "update"])
+def test_a_failed_backward_pass_teaches_nothing(unlock):
     network = mlp()
-    net = DNI(network, example_input=torch.randn(2, 6))
+    net = DNI(network, unlock=unlock, example_input=torch.randn(2, 6))
 
     def fail(grad):
         raise RuntimeError("stop")
 
-    hidden = network[0](torch.randn(4, 6))
-    hidden.register_hook(fail)
+    failing = network[0].register_forward_hook(lambda *call: call[-1].register_hook(fail) and None)
+    loss = net(torch.randn(4, 6)).sum()
+    failing.remove()
     before = [p.clone() for p in synthesizer_parameters(net)]
     with pytest.raises(RuntimeError, match="stop"):
-        network[1:](hidden).sum().backward()
+        loss.backward()
     after = synthesizer_parameters(net)
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
     assert all(p.grad is None for p in after)

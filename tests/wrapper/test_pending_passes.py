@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from pytorch_dni import CheckpointError, DNI, DNI_Network, DNIError, Linear_DNI, synthesizer_context
-from tests.support.wrapped import classifier
+from tests.support.wrapped import assert_equal, classifier, synthesizer_parameters, WAYS
 from tests.support.zoo import Checkpointed, mlp
 
 
@@ -40,8 +40,8 @@ def test_the_last_cut_of_a_pending_eager_pass_learns_with_its_present_weights(ki
 
     ask = last.ask
 
-    def asked(trigger, context, hidden):
-        prediction = ask(trigger, context, hidden)
+    def asked(trigger, context, hidden, error=None):
+        prediction = ask(trigger, context, hidden, error)
         with torch.no_grad():
             output = last.synthesizer(trigger, None)[0] * last.scale.value
         object.__setattr__(last, "_predicted", output)
@@ -53,13 +53,24 @@ def test_the_last_cut_of_a_pending_eager_pass_learns_with_its_present_weights(ki
     torch.testing.assert_close(message, expected)
 
 
-def test_a_load_that_fails_leaves_a_pending_pass_as_it_was():
+OPTIONS = [{"unlock": "full"}, *WAYS.values()]
+WAYS_TO_LEARN = {
+    "context": {"dni_network": Linear_DNI, "context_size": 2},
+    "local error": {"context_size": 2},
+    **WAYS,
+}
+
+
+@pytest.mark.parametrize("way", WAYS_TO_LEARN)
+def test_a_load_that_fails_leaves_a_pending_pass_as_it_was(way):
     torch.manual_seed(0)
-    x, labels = torch.randn(5, 6), torch.randint(2, (5,))
+    options = WAYS_TO_LEARN[way]
+    x = torch.randn(5, 6)
+    labels = torch.randint(2, (5,)) if "context_size" in options else None
     grads = []
     for fails in (False, True):
         torch.manual_seed(1)
-        net = DNI(Checkpointed(), layers=["body.1"], context_size=2, example_input=x)
+        net = DNI(Checkpointed(), layers=["stem", "body.1"], example_input=x, **options)
         with synthesizer_context(labels):
             loss = net(x).square().mean()
         if fails:
@@ -73,41 +84,62 @@ def test_a_load_that_fails_leaves_a_pending_pass_as_it_was():
         assert torch.equal(a, b)
 
 
-def test_a_pending_pass_does_not_count_in_a_loaded_state():
+@pytest.mark.parametrize("options", [*OPTIONS, {"update_probability": 0.5}, {"eager": True}])
+def test_a_pending_pass_does_not_count_in_a_loaded_state(options):
     torch.manual_seed(0)
-    net = DNI(mlp(), unlock="full")
-    net(torch.randn(4, 6)).square().mean().backward()
-    state = copy.deepcopy(net.get_extra_state())
-    loss = net(torch.randn(4, 6)).square().mean()
-    net.set_extra_state(state)
-    loss.backward()
-    assert net.get_extra_state()["learner"]["steps"] == state["learner"]["steps"]
+    other = DNI(mlp(), **options)
+    for _ in range(3):
+        other(torch.randn(4, 6)).square().mean().backward()
+    state = other.get_extra_state()
+    for placed in (False, True):
+        net = DNI(mlp(), **options)
+        if placed:
+            net.set_extra_state(copy.deepcopy(state))
+        loss = net(torch.randn(4, 6)).square().mean()
+        net.set_extra_state(copy.deepcopy(state))
+        before = [p.clone() for p in synthesizer_parameters(net)]
+        loss.backward()
+        assert net.get_extra_state()["learner"]["steps"] == 3
+        assert net.stats() == other.stats()
+        assert_equal(before, synthesizer_parameters(net))
 
 
-def failed_first_pass():
-    net = DNI(nn.Sequential(nn.Linear(6, 4), nn.ReLU(), nn.Linear(3, 2)), layers="0")
+def failed_first_pass(**way):
+    net = DNI(nn.Sequential(nn.Linear(6, 4), nn.ReLU(), nn.Linear(3, 2)), layers="0", **way)
     with pytest.raises(RuntimeError):
         net(torch.randn(4, 6))
     return net
 
 
-def module_called_before_the_first_pass():
-    net = DNI(mlp())
+def module_called_before_the_first_pass(**way):
+    net = DNI(mlp(), **way)
     net.network[0](torch.randn(4, 6))
     return net
 
 
-def failed_backward_pass():
-    net = DNI(mlp(), dni_network=Graph_DNI, example_input=torch.randn(2, 6))
-    hidden = net.network[0](torch.randn(4, 6))
-    hidden.register_hook(lambda grad: 1 / 0)
+def failed_backward_pass(**way):
+    if way["unlock"] == "update":
+        way["dni_network"] = Graph_DNI
+    net = DNI(mlp(), example_input=torch.randn(2, 6), **way)
+    x = torch.randn(4, 6, requires_grad=True)
+    x.register_hook(lambda grad: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        net.network[1:](hidden).sum().backward()
+        net(x).sum().backward()
     return net
 
 
-def input_with_a_graph():
-    net = DNI(mlp(), unlock="full")
+outputs = []  # of passes that stay pending
+
+
+def pending_pass(**way):
+    net = DNI(mlp(), **way)
+    net(torch.randn(4, 6)).sum().backward()
+    outputs.append(net(torch.randn(4, 6)))
+    return net
+
+
+def input_with_a_graph(**way):
+    net = DNI(mlp(), **way)
     net(torch.randn(4, 6, requires_grad=True) * 2).sum().backward()
     return net
 
@@ -116,19 +148,22 @@ STATES = [
     failed_first_pass,
     module_called_before_the_first_pass,
     failed_backward_pass,
+    pending_pass,
     input_with_a_graph,
 ]
 
 
+@pytest.mark.parametrize("options", OPTIONS)
 @pytest.mark.parametrize("make", STATES)
-def test_a_wrapper_can_be_copied_in_any_state(make):
-    net = make()
+def test_a_wrapper_can_be_copied_in_any_state(make, options):
+    net = make(**options)
     again = copy.deepcopy(net)
     assert [*again.interfaces] == [*net.interfaces]
 
 
-def test_evaluation_releases_what_an_unfinished_first_pass_recorded():
-    net = DNI(mlp())
+@pytest.mark.parametrize("way", WAYS)
+def test_evaluation_releases_what_an_unfinished_first_pass_recorded(way):
+    net = DNI(mlp(), **WAYS[way])
     outputs = [net.network[0](torch.randn(4, 6)) for _ in range(3)]
     refs = [weakref.ref(out) for out in outputs]
     del outputs

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from pytorch_dni import DNI
+from tests.support.wrapped import on, WAYS
 from tests.support.zoo import mlp, ZOO
 
 
@@ -20,13 +21,14 @@ def fingerprint(network):
     }
 
 
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", ZOO)
 @pytest.mark.parametrize("steps", [0, 2])
-def test_unwrap_restores_the_network(name, steps):
+def test_unwrap_restores_the_network(name, steps, way):
     example = ZOO[name]
     network = example.build()
     before, keys = fingerprint(network), list(network.state_dict())
-    net = DNI(network)
+    net = DNI(network, **on(name, way))
     for _ in range(steps):
         example.loss(net(example.input())).backward()
     bare = net.unwrap()
@@ -46,21 +48,23 @@ def test_unwrap_restores_the_network(name, steps):
         assert a is b is None or torch.equal(a, b)
 
 
-def test_unwrap_keeps_the_users_hooks():
+@pytest.mark.parametrize("way", WAYS)
+def test_unwrap_keeps_the_users_hooks(way):
     network = mlp()
     seen = []
     network[0].register_forward_hook(lambda *a: seen.append(1))
-    net = DNI(network)
+    net = DNI(network, **WAYS[way])
     net(torch.randn(2, 6)).sum().backward()
     net.unwrap()
     network(torch.randn(2, 6))
     assert len(seen) == 2
 
 
-def test_unwrap_between_forward_and_backward_gives_backpropagation():
+@pytest.mark.parametrize("unlock", ["backward", "update"])
+def test_unwrap_between_forward_and_backward_gives_backpropagation(unlock):
     network = mlp()
     bare = copy.deepcopy(network)
-    net = DNI(network)
+    net = DNI(network, unlock=unlock)
     x = torch.randn(4, 6)
     net(x).sum().backward()
     network.zero_grad()

@@ -6,14 +6,15 @@ from torch import nn
 
 from pytorch_dni import DNI, Linear_DNI
 from tests.support.reference import Chain
+from tests.support.wrapped import fix_units, WAYS
 from tests.support.zoo import batchnorm_inplace, mlp
 
 
-def trained_parameters(order, build):
+def trained_parameters(order, build, way):
     torch.manual_seed(3)
     network = build()
     opt = torch.optim.Adam(network.parameters(), lr=0.01)
-    net = DNI(network, optim=opt)
+    net = DNI(network, optim=opt, **WAYS[way])
     for _ in range(10):
         order(net, opt, torch.randn(8, 6))
     return [*network.parameters()]
@@ -38,28 +39,41 @@ def zero_last(net, opt, x):
     opt.zero_grad(set_to_none=False)
 
 
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("order", [zero_between, zero_last])
 @pytest.mark.parametrize("build", [mlp, batchnorm_inplace])
-def test_order_of_zero_grad_does_not_matter(order, build):
-    expected = trained_parameters(zero_first, build)
-    found = trained_parameters(order, build)
+def test_order_of_zero_grad_does_not_matter(order, build, way):
+    expected = trained_parameters(zero_first, build, way)
+    found = trained_parameters(order, build, way)
     for a, b in zip(expected, found, strict=True):
         assert torch.equal(a, b)
 
 
-def test_accumulated_gradients_add_up():
+@pytest.mark.parametrize("unlock", ["backward", "update"])
+def test_accumulated_gradients_add_up(unlock):
+    torch.manual_seed(0)
     network = mlp()
     x, y = torch.randn(4, 6), torch.randn(4, 6)
-    net = DNI(network, grad_lr=0.0)
+    net = DNI(network, grad_optim="sgd", grad_lr=1.0, unlock=unlock)
+    for _ in range(3):
+        net(x).square().mean().backward()
+    # From here on synthesizers and their units are fixed.
+    for group in net._rooms.learner.optimizer.param_groups:
+        group["lr"] = 0.0
+    fix_units(net)
+    network.zero_grad()
     for data in (x, y):
         net(data).square().mean().backward()
+        fix_units(net)
     together = [p.grad.clone() for p in network.parameters()]
     apart = []
     for data in (x, y):
         network.zero_grad()
         net(data).square().mean().backward()
+        fix_units(net)
         apart.append([p.grad.clone() for p in network.parameters()])
     for total, first, second in zip(together, *apart, strict=True):
+        assert total.any()
         torch.testing.assert_close(total, first + second)
 
 
@@ -89,8 +103,10 @@ def test_gradients_may_be_clipped_and_learning_rates_scheduled():
     assert opt.param_groups[0]["lr"] == pytest.approx(0.1 / 8)
 
 
-def test_retained_graphs_and_second_derivatives_work():
-    net = DNI(nn.Sequential(nn.Linear(3, 3), nn.Tanh(), nn.Linear(3, 1)))
+@pytest.mark.parametrize("unlock", ["backward", "update"])
+def test_retained_graphs_and_second_derivatives_work(unlock):
+    layers = [nn.Linear(3, 3), nn.Tanh(), nn.Linear(3, 3), nn.Tanh(), nn.Linear(3, 1)]
+    net = DNI(nn.Sequential(*layers), unlock=unlock)
     out = net(torch.randn(4, 3)).sum()
     out.backward(retain_graph=True)
     out.backward()
@@ -101,8 +117,11 @@ def test_retained_graphs_and_second_derivatives_work():
     assert not any(i.moments.values.requires_grad for i in net.interfaces.values())
 
 
-def test_modules_of_the_network_may_be_called_one_by_one():
-    net = DNI(nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 1)))
-    hidden = net.network[1](net.network[0](torch.randn(3, 4)))
-    net.network[2](hidden).sum().backward()
-    assert net.stats()["1"].updates == 1
+@pytest.mark.parametrize("unlock", ["backward", "update"])
+def test_modules_of_the_network_may_be_called_one_by_one(unlock):
+    network = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 1))
+    net = DNI(network, unlock=unlock)
+    for step in range(2):
+        hidden = net.network[1](net.network[0](torch.randn(3, 4)))
+        net.network[4](net.network[3](net.network[2](hidden))).sum().backward()
+        assert net.stats()["1"].updates == step + 1

@@ -1,15 +1,17 @@
 """The user's optimizer trains the network alone."""
 
+import pytest
 import torch
 
 from pytorch_dni import DNI
-from tests.support.wrapped import synthesizer_parameters
+from tests.support.wrapped import synthesizer_parameters, WAYS
 from tests.support.zoo import mlp
 
 
-def test_the_users_optimizer_gets_no_parameter_of_a_synthesizer():
+@pytest.mark.parametrize("way", WAYS)
+def test_the_users_optimizer_gets_no_parameter_of_a_synthesizer(way):
     network = mlp()
-    net = DNI(network, example_input=torch.randn(2, 6))
+    net = DNI(network, example_input=torch.randn(2, 6), **WAYS[way])
     assert net.interfaces
     assert [id(p) for p in net.parameters()] == [id(p) for p in network.parameters()]
     synthesizers = {id(p) for p in synthesizer_parameters(net)}

@@ -1,0 +1,126 @@
+"""Calling synthesizers that derive from ``DNI_Network``."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .._normalization import Scalar
+from .._tree import map_tensors
+from ..context import Context
+from ..synthesizers import DNI_Network, Feedback_DNI
+from ..synthesizers.base import Hidden
+from ._error import ScaledError
+from ._run import Run, Taped
+from ._runner import Runner
+
+
+class NetworkRunner(Runner):
+    """For ``forward(input, hidden) -> (output, hidden)``, with the context joined to the input."""
+
+    def __init__(
+        self, synthesizer: DNI_Network, context_size: int | None, feature_dim: int, owner: str
+    ) -> None:
+        super().__init__(synthesizer, context_size, feature_dim, owner)
+        self._move_features = feature_dim != -1 and synthesizer.features_last
+
+    @property
+    def takes_error(self) -> bool:
+        """Whether the error is joined to the synthesizer's input, too."""
+        return bool(self.synthesizer.takes_error)
+
+    def fits(self, trigger: Tensor, error: Tensor) -> bool:
+        """Return whether the error can be joined to a trigger, at its positions or broadcast."""
+        return Context(error).fits(trigger, self._error_size(trigger), self.feature_dim)
+
+    def _error_size(self, trigger: Tensor) -> int:
+        assert isinstance(self.synthesizer, DNI_Network)
+        known = trigger.shape[self.feature_dim] + (self.context_size or 0)
+        return self.synthesizer.input_size - known
+
+    def run(
+        self,
+        trigger: Tensor,
+        context: Context | None,
+        hidden: Hidden,
+        unit: Scalar,
+        error: ScaledError | None = None,
+    ) -> Run:
+        """Predict; call under ``no_grad``, with a context that was checked."""
+        input = self.joined(trigger, context)
+        if error is None:
+            self.check_needs_no_error()
+        else:
+            scaled = Context(error.value / error.unit)
+            features = scaled.broadcast_to_trigger(
+                trigger, self._error_size(trigger), self.feature_dim, self.owner
+            )
+            input = torch.cat([input, features.movedim(-1, self.feature_dim)], self.feature_dim)
+        if self._move_features:
+            input = input.movedim(self.feature_dim, -1)
+        if self.mlp is not None:
+            dim = self.feature_dim if self._move_features else -1
+            run = self._recorded(self.mlp, input, unit, dim)
+        else:
+            with torch.enable_grad():
+                output, hidden = self.synthesizer(input, hidden)
+            run = Run(output, map_tensors(hidden, Tensor.detach))
+        return self._moved_back(run) if self._move_features else run
+
+    def _moved_back(self, run: Run) -> Run:
+        with torch.enable_grad():
+            return run._replace(output=run.output.movedim(-1, self.feature_dim))
+
+
+class FeedbackRunner(NetworkRunner):
+    """For synthesizers with ``predicts = "feedback"``, which are given the error by itself."""
+
+    @property
+    def takes_error(self) -> bool:
+        """Whether the synthesizer needs the error: it does."""
+        return True
+
+    def fits(self, trigger: Tensor, error: Tensor) -> bool:
+        """Return whether the synthesizer maps such an error to such a trigger's gradient."""
+        fits = getattr(self.synthesizer, "fits", None)
+        return fits is None or bool(fits(error, trigger.movedim(self.feature_dim, -1)))
+
+    def run(
+        self,
+        trigger: Tensor,
+        context: Context | None,
+        hidden: Hidden,
+        unit: Scalar,
+        error: ScaledError | None = None,
+    ) -> Run:
+        """Predict; call under ``no_grad``, with an error that fits."""
+        if error is None:
+            self.check_needs_no_error()
+        assert error is not None
+        moved = trigger if self.feature_dim == -1 else trigger.movedim(self.feature_dim, -1)
+        run = self._by_hand(moved, unit, error)
+        if run is None:
+            with torch.enable_grad():
+                output, hidden = self.synthesizer(moved, hidden, error.value / error.unit)
+                output = output + error.decay * moved
+            run = Run(output, map_tensors(hidden, Tensor.detach))
+        return run if self.feature_dim == -1 else self._moved_back(run)
+
+    def _by_hand(self, trigger: Tensor, unit: Scalar, error: ScaledError) -> Run | None:
+        if not isinstance(self.synthesizer, Feedback_DNI):
+            return None
+        numbers = unit, error.unit, error.decay
+        if any(isinstance(number, Tensor) for number in numbers):
+            # On an accelerator, reading the units would stall the queue.
+            unit = 1.0
+            recorded = self.synthesizer.record(trigger, error.value / error.unit, 1.0, 1.0)
+        else:
+            recorded = self.synthesizer.record(
+                trigger, error.value, float(error.unit), float(unit), float(error.decay)
+            )
+        if recorded is None:
+            return None
+        output, tape = recorded
+        if isinstance(error.decay, Tensor):
+            output = output + error.decay * trigger
+        return Run(output, None, Taped(self.synthesizer, tape, self.feature_dim), unit)
