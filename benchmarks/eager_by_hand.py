@@ -1,6 +1,6 @@
 """A hand-written training loop with eager synthetic gradients, for one type of network.
 
-It does the same arithmetic as ``DNI(network, layers="blocks.*", eager=True)`` with the default
+It does the same arithmetic as ``DNI(network, layers="blocks.*", eager=True)`` with its default
 synthesizers; the tests compare the parameters of both. It calls the necessary kernels and little
 else, so its step time is a lower bound for a step with these kernels.
 """

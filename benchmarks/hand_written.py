@@ -1,7 +1,7 @@
 """A hand-written training loop with synthetic gradients, for one network.
 
-It does the same arithmetic as ``DNI(network, optim=optimizer, context_size=classes)``, step by
-step; the tests compare the parameters of both.
+It does the same arithmetic as ``DNI(network, optim=optimizer, dni_network=Linear_DNI,
+context_size=classes)``, step by step; the tests compare the parameters of both.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Synthesizer(nn.Module):
 
 
 def copy_synthesizer(synthesizer: nn.Module) -> Synthesizer:
-    """Return a copy of a default synthesizer of the library, to start from the same values.
+    """Return a copy of a :class:`Linear_DNI` of the library, to start from the same values.
 
     Args:
         synthesizer: Its parameters have the order of those of :class:`Synthesizer`: weight of the

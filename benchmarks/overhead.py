@@ -11,7 +11,7 @@ from torch import nn, Tensor
 from torch.nn import functional as F
 from torch.optim import Optimizer
 
-from pytorch_dni import DNI, LocalLoss_DNI, synthesizer_context
+from pytorch_dni import DNI, Linear_DNI, LocalLoss_DNI, synthesizer_context
 
 from .hand_written import copy_synthesizer, HandWrittenLoop, synthesizer_adam
 from .report import markdown_table
@@ -78,7 +78,8 @@ def _dni_step(
     """Return a wrapped copy of a network, and its training step."""
     copied = copy.deepcopy(network)
     optimizer = _adam(copied)
-    net = DNI(copied, optim=optimizer, example_input=x, context_size=CLASSES, **arguments)
+    arguments = {"dni_network": Linear_DNI, "context_size": CLASSES, **arguments}
+    net = DNI(copied, optim=optimizer, example_input=x, **arguments)
 
     def step() -> None:
         optimizer.zero_grad()

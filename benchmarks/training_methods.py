@@ -19,8 +19,8 @@ from .deep_networks import CLASSES, DeepNetwork, NetworkType
 Step = Callable[[], None]
 
 #: Backpropagation; with activation checkpointing, in as many segments as the square root of the
-#: number of blocks, and in one segment for each block; synthetic gradients with a cut after each
-#: block, by default and with ``eager=True``; local losses with ``eager=True``.
+#: number of blocks, and in one segment for each block; synthetic gradients from the activation,
+#: with a cut after each block, without and with ``eager=True``; local losses with ``eager=True``.
 METHODS = ("backpropagation", "checkpoint, root", "checkpoint, each", "default", "eager", "local")
 
 
@@ -76,7 +76,11 @@ def _wrap(network: DeepNetwork, method: str, synthesizer_width: int) -> nn.Modul
     """Return the module whose forward pass a training step calls."""
     if method in ("default", "eager"):
         return DNI(
-            network, layers="blocks.*", eager=method == "eager", hidden_size=synthesizer_width
+            network,
+            layers="blocks.*",
+            unlock="update",
+            eager=method == "eager",
+            hidden_size=synthesizer_width,
         )
     if method == "local":
         return DNI(

@@ -21,7 +21,9 @@ def comparison_parser(
     batch: int,
     every: int,
     default_length: str,
+    lr: float,
     modes: Mapping[str, str] = MODES,
+    default_modes: Sequence[str] | None = None,
 ) -> options.Parser:
     """Return a parser with the options of all comparisons.
 
@@ -31,24 +33,24 @@ def comparison_parser(
         batch: Default of ``--batch``.
         every: Default of ``--every``.
         default_length: Length of a run if no option says it, for the help text.
+        lr: Default of ``--lr``, for all modes.
         modes: Names and descriptions of the modes that can be compared.
+        default_modes: Default of ``--mode``; None for all.
     """
     parser = options.Parser(prog=f"python -m tasks.{task}", description=description)
     parser.set_defaults(task=task, epochs=None)
-    parser.add_modes(modes)
+    parser.add_modes(modes, default_modes)
     parser.add_integer("--steps", None, f"training steps (default: {default_length})")
     parser.add_integer("--batch", batch, "samples in a training step", minimum=2)
-    parser.add_number("--lr", None, "learning rate of the network (default: depends on the mode)")
-    parser.add_number(
-        "--grad-lr", None, "learning rate of the synthesizers (default: depends on their class)"
-    )
+    parser.add_number("--lr", lr, "learning rate of the network, the same for all modes")
+    grad_lr = "learning rate of the synthesizers (default: depends on their class)"
+    parser.add_number("--grad-lr", None, grad_lr)
     parser.add_seeds()
     parser.add_integer("--every", every, "training steps between evaluations")
     parser.add_device()
     parser.add_output_folder("metrics, checkpoint and curves")
-    parser.add_argument(
-        "--resume", action="store_true", help="continue the run of the checkpoint in --out"
-    )
+    resume = "continue the run of the checkpoint in --out"
+    parser.add_argument("--resume", action="store_true", help=resume)
     return parser
 
 

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from . import comparison, comparison_options, options
 from .errors import TaskError
-from .modes import Configuration, MODES
+from .modes import Configuration, DEFAULT_MODES, MODES
 from .task import Batch, step_generator, Task
 
 CLASSES = 10
@@ -22,20 +22,7 @@ PIXELS = 28 * 28
 _MEAN, _STD = 0.1307, 0.3081  # of the pixels of the training images
 _TEST_BATCH_SIZE = 2500
 
-# Without a context the predictions are worse: the network must learn more slowly, and the
-# synthesizers must be wider.
-_LEARNING_RATES = {"bp": 3e-4, "dni": 4e-5, "cdni": 3e-4, "local": 6e-4}
-_DNI_HIDDEN_SIZE = 64
-# In more than three layers, errors add up: each synthesizer learns from the prediction of the next.
-# A slower network and a wider synthesizer help; a local loss needs a head with a hidden layer.
-_MAX_SHALLOW_DEPTH = 3
-_DEEP_LEARNING_RATES = {**_LEARNING_RATES, "cdni": 2e-4}
-_DEEP_ARGUMENTS: dict[str, dict[str, Any]] = {
-    "cdni": {"hidden_size": 64},
-    "local": {"hidden_size": 64, "dni_params": {"num_layers": 1}},
-}
-# If parts learn in fewer steps, each step must change them more.
-_SPARSE_LEARNING_RATES = {"dni": 1e-4, "cdni": 1e-3, "local": 1e-3}
+_LEARNING_RATE = 3e-4
 
 
 def perceptron(depth: int, hidden: int) -> nn.Sequential:
@@ -139,30 +126,33 @@ def _load(args: argparse.Namespace, train: bool) -> tuple[Tensor, Tensor]:
 
 
 def configuration(args: argparse.Namespace, mode: str) -> Configuration:
-    """Return the row of a mode, with the defaults that suit mode and network."""
-    deep = args.network == "mlp" and args.depth > _MAX_SHALLOW_DEPTH
-    lr = (_DEEP_LEARNING_RATES if deep else _LEARNING_RATES)[mode]
-    if args.update_probability < 1:
-        lr = _SPARSE_LEARNING_RATES.get(mode, lr)
-    if args.lr is not None:
-        lr = args.lr
+    """Return the row of a mode; all have the same settings.
+
+    Raises:
+        TaskError: The mode does not know the full unlock.
+    """
     if mode == "bp":
-        return Configuration(mode, lr)
+        return Configuration(mode, args.lr)
     dni_arguments: dict[str, Any] = {
         "grad_lr": args.grad_lr,
         "layers": args.layers,
-        "unlock": args.unlock,
         "update_probability": args.update_probability,
     }
-    if mode == "dni":
-        dni_arguments["hidden_size"] = _DNI_HIDDEN_SIZE
-    if deep:
-        dni_arguments |= _DEEP_ARGUMENTS.get(mode, {})
-    return Configuration(mode, lr, None, dni_arguments)
+    if args.unlock == "full":
+        if mode in ("feedback", "exact"):
+            raise TaskError(
+                f"--unlock full: --mode {mode} predicts from the error at the output, for which "
+                "parts wait: leave it out"
+            )
+        dni_arguments["unlock"] = args.unlock
+    return Configuration(mode, args.lr, None, dni_arguments)
 
 
 def mnist_parser(
-    task: str, description: str | None, modes: Mapping[str, str] = MODES
+    task: str,
+    description: str | None,
+    modes: Mapping[str, str] = MODES,
+    default_modes: Sequence[str] | None = None,
 ) -> options.Parser:
     """Return a parser with the options of all tasks on MNIST.
 
@@ -170,9 +160,17 @@ def mnist_parser(
         task: Name of the task's module.
         description: Description of the task.
         modes: Names and descriptions of the modes that can be compared.
+        default_modes: Default of ``--mode``; None for all.
     """
     parser = comparison_options.comparison_parser(
-        task, description, batch=256, every=78, default_length="one epoch", modes=modes
+        task,
+        description,
+        batch=256,
+        every=78,
+        default_length="one epoch",
+        lr=_LEARNING_RATE,
+        modes=modes,
+        default_modes=default_modes,
     )
     add = parser.add_argument
     parser.add_integer("--epochs", None, "training epochs, instead of --steps (default: 1)")
@@ -196,7 +194,7 @@ def mnist_parser(
 
 def parser() -> options.Parser:
     """Return a parser with the options of this program."""
-    parser = mnist_parser("mnist", __doc__)
+    parser = mnist_parser("mnist", __doc__, default_modes=DEFAULT_MODES)
     add = parser.add_argument
     parser.add_integer("--depth", 3, "number of hidden layers of the mlp")
     add(
@@ -207,10 +205,9 @@ def parser() -> options.Parser:
     )
     add(
         "--unlock",
-        choices=["update", "full"],
-        default="update",
-        help="what parts need not wait for: later layers (update), or earlier layers too (full) "
-        "(default: %(default)s)",
+        choices=["full"],
+        help="predict activations as well, so that parts need not wait for earlier layers either "
+        "(modes dni, cdni, local-error and local)",
     )
     add(
         "--update-probability",

@@ -35,8 +35,6 @@ MODES = {
 }
 _DEPTH = 3
 _CUTS = {"mlp": 6, "cnn": 3}  # index of the second ReLU, and of the first pooling
-# Without a context the predictions are worse, and the halves predict with old synthesizers.
-_LEARNING_RATES = {"bp": 3e-4, "dni": 1e-4, "cdni": 3e-4, "full": 3e-4, "halves": 1e-4}
 
 
 class ConvSynthesizer(nn.Module):
@@ -241,14 +239,13 @@ def configurations(args: argparse.Namespace) -> list[Configuration]:
     """Return the rows of the comparison: each mode by hand and, where ``DNI`` has it, wrapped."""
     rows: list[Configuration] = []
     for mode in args.mode:
-        lr = _LEARNING_RATES[mode] if args.lr is None else args.lr
         if mode == "bp":
-            rows.append(Configuration(mode, lr))
+            rows.append(Configuration(mode, args.lr))
             continue
         rows.append(
             HandWrittenConfiguration(
                 mode,
-                lr,
+                args.lr,
                 "by hand",
                 network_type=args.network,
                 synchronise_every=args.synchronise,
@@ -260,7 +257,7 @@ def configurations(args: argparse.Namespace) -> list[Configuration]:
                 "grad_lr": args.grad_lr,
                 "unlock": "full" if mode == "full" else "update",
             }
-            rows.append(Configuration(mode, lr, "wrapped", dni_arguments))
+            rows.append(Configuration(mode, args.lr, "wrapped", dni_arguments))
     return rows
 
 

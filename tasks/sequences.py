@@ -13,13 +13,12 @@ from torch.nn import functional as F
 
 from . import comparison, comparison_options, options
 from .errors import TaskError
-from .modes import Configuration, SYNTHESIZERS
+from .modes import Configuration, DEFAULT_MODES, SYNTHESIZERS
 from .task import Batch, step_generator, Task
 
 _TEST_BATCHES, _TEST_BATCH_SIZE = 4, 256
 
-# Without a context the predictions are worse, and the network must learn more slowly.
-_LEARNING_RATES = {"bp": 3e-3, "dni": 3e-4, "cdni": 3e-3, "local": 3e-3}
+_LEARNING_RATE = 3e-3
 
 
 class StackedLSTM(nn.Module):
@@ -152,7 +151,13 @@ def sequence_parser(
         length: Default of ``--length``.
     """
     parser = comparison_options.comparison_parser(
-        task, description, batch=64, every=max(1, steps // 10), default_length=str(steps)
+        task,
+        description,
+        batch=64,
+        every=max(1, steps // 10),
+        default_length=str(steps),
+        lr=_LEARNING_RATE,
+        default_modes=DEFAULT_MODES,
     )
     parser.set_defaults(default_steps=steps)
     parser.add_integer("--length", length, "length of the sequences")
@@ -204,12 +209,11 @@ def configurations(args: argparse.Namespace) -> list[Configuration]:
 
 
 def _configuration(args: argparse.Namespace, mode: str, synthesizer: str | None) -> Configuration:
-    lr = _LEARNING_RATES[mode] if args.lr is None else args.lr
     dni_arguments: dict[str, Any] = {} if mode == "bp" else {"grad_lr": args.grad_lr}
     if synthesizer is not None:
         dni_arguments["dni_network"] = SYNTHESIZERS[synthesizer]
         dni_arguments["hidden_size"] = args.synthesizer_hidden
-    return Configuration(mode, lr, synthesizer, dni_arguments)
+    return Configuration(mode, args.lr, synthesizer, dni_arguments)
 
 
 def run(

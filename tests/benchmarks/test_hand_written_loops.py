@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from benchmarks import deep_networks, eager_by_hand
 from benchmarks.overhead import by_hand, network
-from pytorch_dni import DNI, synthesizer_context
+from pytorch_dni import DNI, Linear_DNI, synthesizer_context
 
 
 def test_the_hand_written_loop_learns_the_same():
@@ -15,7 +15,8 @@ def test_the_hand_written_loop_learns_the_same():
     bare = network(inputs=12).double()
     inner = copy.deepcopy(bare)
     opt = torch.optim.SGD(inner.parameters(), lr=0.1)
-    net = DNI(inner, optim=opt, context_size=10, example_input=torch.randn(4, 12).double())
+    options = {"dni_network": Linear_DNI, "context_size": 10}
+    net = DNI(inner, optim=opt, example_input=torch.randn(4, 12).double(), **options)
     # Adam enlarges rounding errors.
     hand = by_hand(bare, net, torch.optim.SGD(bare.parameters(), lr=0.1))
     for _ in range(20):

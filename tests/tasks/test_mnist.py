@@ -5,6 +5,7 @@ import json
 import pytest
 
 from tasks import mnist, mnist_interfaces, output_folder
+from tasks.modes import MODES
 from tests.support.data import needs_data
 from tests.support.programs import run
 
@@ -12,13 +13,17 @@ from tests.support.programs import run
 @needs_data
 @pytest.mark.parametrize("network", ["mlp", "cnn"])
 def test_wrapped_networks_learn(network, tmp_path, capsys):
-    argv = ["--network", network, "--steps", 100, "--hidden", 64, "--mode", "bp,cdni,local"]
+    argv = ["--network", network, "--steps", 100, "--hidden", 64, "--mode", ",".join(MODES)]
     assert run(mnist, *argv, "--batch", 32, "--lr", 1e-3, "--out", tmp_path / "run") == 0
     rows = (tmp_path / "run" / output_folder.METRICS).read_text().splitlines()
     errors = {row["mode"]: row["test_error"] for row in map(json.loads, rows)}
     assert errors["bp"] < 0.2
     assert errors["local"] < 0.3
     assert errors["cdni"] < 0.4
+    assert errors["feedback"] < 0.2
+    assert errors["exact"] < 0.2
+    assert errors["local-error"] < 0.3
+    assert errors["dni"] < 0.9
 
 
 @needs_data

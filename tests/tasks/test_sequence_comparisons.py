@@ -9,7 +9,7 @@ import torch
 
 from tasks import adding_task, argmax_task, copy_task, output_folder
 from tasks.comparison import Comparison
-from tasks.modes import Configuration, MODES
+from tasks.modes import Configuration, DEFAULT_MODES, MODES
 from tests.support.programs import run, sequence_task
 
 SMALL = ["--batch", "8", "--hidden", "8", "--length", "3", "--device", "cpu"]
@@ -21,10 +21,11 @@ def test_a_comparison_prints_its_table_and_keeps_its_record(name, tmp_path, caps
     folder = tmp_path / "run"
     assert run(SEQUENCES[name], *SMALL, "--steps", 6, "--every", 3, "--out", folder) == 0
     out = capsys.readouterr().out
-    assert [line.split()[0] for line in out.splitlines()[3:]] == [*MODES]
+    assert [line.split()[0] for line in out.splitlines()[3:]] == [*DEFAULT_MODES]
     assert "step/bp" in out
+    count = len(DEFAULT_MODES)
     rows = [json.loads(line) for line in (folder / output_folder.METRICS).read_text().splitlines()]
-    assert [row["step"] for row in rows] == [3] * 4 + [6] * 4
+    assert [row["step"] for row in rows] == [3] * count + [6] * count
     assert all(0 <= row["test_error"] <= 1 for row in rows)
     checkpoint = torch.load(folder / output_folder.CHECKPOINT, weights_only=True)
     assert checkpoint["step"] == 6
@@ -53,6 +54,7 @@ def test_all_modes_start_with_the_same_weights():
     recipes = [Configuration(mode, 1e-3) for mode in MODES]
     comparison = Comparison(task, recipes, [1, 2], torch.device("cpu"))
     weights = [next(run.model.parameters()) for run in comparison.runs]
-    assert all(torch.equal(w, weights[0]) for w in weights[:4])
-    assert all(torch.equal(w, weights[4]) for w in weights[4:])
-    assert not torch.equal(weights[0], weights[4])
+    count = len(MODES)
+    assert all(torch.equal(w, weights[0]) for w in weights[:count])
+    assert all(torch.equal(w, weights[count]) for w in weights[count:])
+    assert not torch.equal(weights[0], weights[count])
