@@ -88,7 +88,7 @@ def test_a_checkpoint_keeps_cuts_that_were_placed_late():
             out.square().mean().backward()
             optimizer.step()
 
-    options = {"layers": ["head", "extra"], "recurrent": True}
+    options = {"layers": ["head", "extra"], "recurrent": True, "unlock": "update"}
     network = Late()
     net = DNI(copy.deepcopy(network), **options)
     train(net, 9)

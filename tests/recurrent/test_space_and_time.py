@@ -11,7 +11,7 @@ def test_cuts_in_space_and_time_may_be_combined():
     x = torch.randn(3, 5, 3)
 
     def keys(**options):
-        net = DNI(Sequence(nn.LSTM), **options)
+        net = DNI(Sequence(nn.LSTM), unlock="update", **options)
         state = None
         for _ in range(2):
             out, state = net(x, state)
