@@ -167,7 +167,7 @@ class BackwardInterface(UnidirectionalInterface):
             return None
         assert self.error_scale is not None
         with torch.no_grad():
-            return error.scaled(self.error_scale, self.dtype)
+            return error.scaled(self.error_scale, self.dtype, trigger.device)
 
     def _learn_in_backward(self, prediction: Prediction, true: Tensor | None) -> None:
         if true is not None:

@@ -20,7 +20,7 @@ class OutputError:
 
     def __init__(self) -> None:
         self._value: Tensor | None = None
-        self._squares: dict[torch.dtype, Scalar] = {}
+        self._squares: dict[tuple[torch.dtype, torch.device], Scalar] = {}
 
     @property
     def value(self) -> Tensor | None:
@@ -43,13 +43,17 @@ class OutputError:
     def _forget(self) -> None:
         self._value, self._squares = None, {}
 
-    def scaled(self, scale: RunningScale, dtype: torch.dtype) -> ScaledError:
-        """Return the error in a type, with its running size; the error must be known."""
+    def scaled(self, scale: RunningScale, dtype: torch.dtype, device: torch.device) -> ScaledError:
+        """Return the error in a type, with its running size; the error must be known.
+
+        The parts of a network may lie on several devices, and the error lies on the last one's.
+        """
         assert self._value is not None
-        value = self._value.to(dtype)
-        if dtype not in self._squares:
-            self._squares[dtype] = sum_of_squares(value)
-        update = scale.preview_square(self._squares[dtype], value.numel())
+        value = self._value.to(device, dtype)
+        key = (dtype, device)
+        if key not in self._squares:
+            self._squares[key] = sum_of_squares(value)
+        update = scale.preview_square(self._squares[key], value.numel())
         return ScaledError(value, update.unit, update)
 
 
