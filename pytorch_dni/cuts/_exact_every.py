@@ -14,8 +14,6 @@ from ..interfaces import BackwardInterface
 from ..interfaces._autograd import attach_gradients
 from ..interfaces._backward import CutPolicy
 from ..interfaces._error import OutputError
-from ..interfaces._learner import Learner
-from ..interfaces._pass_learner import PassLearner
 from ._copies import InPlaceWatch, TriggerCopies
 from ._errors import PassErrors
 from ._factory import Interface
@@ -34,7 +32,6 @@ class ExactEveryCuts(CutMethod):
     Args:
         exact: The method of exact steps.
         policy: Says which steps are exact.
-        learner: Counts the steps.
         errors: Takes the error of each pass.
         copies: The cuts whose activation has to be copied.
     """
@@ -43,13 +40,11 @@ class ExactEveryCuts(CutMethod):
         self,
         exact: CutMethod,
         policy: UpdatePolicy,
-        learner: Learner,
         errors: PassErrors,
         copies: TriggerCopies,
     ) -> None:
         self._exact = exact
         self._policy = policy
-        self._learner = learner
         self._errors = errors
         self._copies = copies
         self._pass: DetachedPass | None = None
@@ -63,8 +58,7 @@ class ExactEveryCuts(CutMethod):
         self._exact.begin(args, kwargs)
         self._pass = None
         if not self._policy.is_exact_step():
-            learner = PassLearner(self._learner)
-            self._pass = DetachedPass(learner, self._errors, self._copies)
+            self._pass = DetachedPass(self._errors, self._copies)
 
     def pass_cut(
         self, name: str, interface: Interface, activation: Tensor, context: Context | None
@@ -121,13 +115,11 @@ class DetachedPass:
     """One forward pass whose parts are not connected in the graph.
 
     Args:
-        learner: Counts the steps.
         errors: Takes the error of the pass.
         copies: The cuts whose activation has to be copied.
     """
 
-    def __init__(self, learner: PassLearner, errors: PassErrors, copies: TriggerCopies) -> None:
-        self._learner = learner
+    def __init__(self, errors: PassErrors, copies: TriggerCopies) -> None:
         self._errors = errors
         self._copies = copies
         self._cuts: list[_DetachedCut] = []
@@ -168,7 +160,6 @@ class DetachedPass:
         """Return the synthetic gradients of the cuts, in a backward pass."""
         if holds_error:
             self._errors.give(error, given[0])
-        self._learner.mark_step()
         found = []
         for cut in cuts:
             if cut.watch.changed:
