@@ -73,7 +73,7 @@ class Rooms:
         if factory.predicts_activations or policy.schedule.sparse:
             method = FunctionCuts(inputs, policy, learner, self.errors)
         if policy.skips_exact:
-            method = ExactEveryCuts(method, policy, learner, self.errors, self._copies)
+            method = ExactEveryCuts(method, policy, self.errors, self._copies)
         if eager:
             method = EagerCuts(method, learner, policy, self._copies)
         first_run = None

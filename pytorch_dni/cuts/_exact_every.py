@@ -14,8 +14,6 @@ from ..interfaces import BackwardInterface
 from ..interfaces._autograd import attach_gradients
 from ..interfaces._error import OutputError
 from ..interfaces._gradient_crossing import CutPolicy
-from ..interfaces._learner import Learner
-from ..interfaces._pass_learner import PassLearner
 from ._copies import InPlaceWatch, TriggerCopies
 from ._errors import PassErrors
 from ._factory import Interface
@@ -34,7 +32,6 @@ class ExactEveryCuts(CutMethod):
     Args:
         exact: The method of exact steps.
         policy: Says which steps are exact.
-        learner: Counts the steps.
         errors: Takes the error of each pass.
         copies: The cuts whose activation has to be copied.
     """
@@ -43,13 +40,11 @@ class ExactEveryCuts(CutMethod):
         self,
         exact: CutMethod,
         policy: UpdatePolicy,
-        learner: Learner,
         errors: PassErrors,
         copies: TriggerCopies,
     ) -> None:
         self._exact = exact
         self._policy = policy
-        self._learner = learner
         self._errors = errors
         self._copies = copies
         self._pass: DetachedPass | None = None
@@ -63,8 +58,7 @@ class ExactEveryCuts(CutMethod):
         self._exact.begin(args, kwargs)
         self._pass = None
         if not self._policy.is_exact_step():
-            learner = PassLearner(self._learner)
-            self._pass = DetachedPass(learner, self._errors, self._copies)
+            self._pass = DetachedPass(self._errors, self._copies)
 
     def pass_cut(
         self, name: str, interface: Interface, activation: Tensor, context: Context | None
@@ -79,16 +73,19 @@ class ExactEveryCuts(CutMethod):
         """Have the gradient of this activation, the error, start the backward passes of parts."""
         if self._pass is None:
             return self._exact.pass_source(activation)
-        return self._pass.attach([activation])[0]
+        passed = self._pass.attach([activation], holds_error=True)[0]
+        self._pass = None  # the gradient of this activation is needed, through all later layers
+        return passed
 
     def end(self, output: Any) -> Any:
         """Return the output, whose gradient starts the backward passes of all parts."""
         running, self._pass = self._pass, None
         if running is None:
             return self._exact.end(output)
-        if self._errors.at_last_cut:
-            return output
-        return replace_differentiable(output, running.attach)
+        # A pass that did not reach the last cut has no error, but is a step.
+        holds_error = not self._errors.at_last_cut
+        attach = partial(running.attach, holds_error=holds_error)
+        return replace_differentiable(output, attach)
 
     def cancel(self) -> None:
         """Drop a forward pass that ended otherwise."""
@@ -118,13 +115,11 @@ class DetachedPass:
     """One forward pass whose parts are not connected in the graph.
 
     Args:
-        learner: Counts the steps.
         errors: Takes the error of the pass.
         copies: The cuts whose activation has to be copied.
     """
 
-    def __init__(self, learner: PassLearner, errors: PassErrors, copies: TriggerCopies) -> None:
-        self._learner = learner
+    def __init__(self, errors: PassErrors, copies: TriggerCopies) -> None:
         self._errors = errors
         self._copies = copies
         self._cuts: list[_DetachedCut] = []
@@ -141,21 +136,30 @@ class DetachedPass:
         self._activations.append(activation)
         return activation.detach()
 
-    def attach(self, tensors: Sequence[Tensor]) -> Sequence[Tensor]:
-        """Return the tensors, whose gradients start the backward passes of all parts so far."""
+    def attach(self, tensors: Sequence[Tensor], holds_error: bool) -> Sequence[Tensor]:
+        """Return the tensors, whose gradients start the backward passes of all parts so far.
+
+        Args:
+            tensors: The tensors.
+            holds_error: Whether the gradient of a single one of them is the error.
+        """
         if not tensors or not self._cuts:
             return tensors
-        gradients = partial(self._gradients, self._cuts, self._errors.current)
+        place = holds_error and len(tensors) == 1 and self._errors.place is not None
+        gradients = partial(self._gradients, self._cuts, self._errors.current, place)
         activations, self._cuts, self._activations = self._activations, [], []
         return attach_gradients(tensors, activations, gradients)
 
     def _gradients(
-        self, cuts: Sequence[_DetachedCut], error: OutputError, given: Sequence[Tensor | None]
+        self,
+        cuts: Sequence[_DetachedCut],
+        error: OutputError,
+        holds_error: bool,
+        given: Sequence[Tensor | None],
     ) -> list[Tensor | None]:
         """Return the synthetic gradients of the cuts, in a backward pass."""
-        if self._errors.place is not None and len(given) == 1:
+        if holds_error:
             self._errors.give(error, given[0])
-        self._learner.mark_step()
         found = []
         for cut in cuts:
             if cut.watch.changed:

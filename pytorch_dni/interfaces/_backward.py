@@ -163,7 +163,7 @@ class BackwardInterface(UnidirectionalInterface):
             return None
         assert self.error_input is not None
         with torch.no_grad():
-            return self.error_input.scaled(error.value.to(self.dtype), error.square(self.dtype))
+            return self.error_input.scaled(*error.known(self.dtype, trigger.device))
 
     def _learn_in_backward(self, prediction: Prediction, true: Tensor | None) -> None:
         if true is not None:

@@ -27,7 +27,7 @@ class OutputError:
 
     def __init__(self) -> None:
         self._value: Tensor | None = None
-        self._squares: dict[torch.dtype, Scalar] = {}
+        self._squares: dict[tuple[torch.dtype, torch.device], Scalar] = {}
 
     @property
     def value(self) -> Tensor | None:
@@ -56,12 +56,16 @@ class OutputError:
     def _forget(self) -> None:
         self._value, self._squares = None, {}
 
-    def square(self, dtype: torch.dtype) -> Scalar:
-        """Return the sum of squares of the error, which must be known, in a type."""
+    def known(self, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Scalar]:
+        """Return the error, which must be known, in a type and on a device, and its sum of squares.
+
+        The parts of a network may lie on several devices, and the error lies on the last one's.
+        """
         assert self._value is not None
-        if dtype not in self._squares:
-            self._squares[dtype] = sum_of_squares(self._value.to(dtype))
-        return self._squares[dtype]
+        value, key = self._value.to(device, dtype), (dtype, device)
+        if key not in self._squares:
+            self._squares[key] = sum_of_squares(value)
+        return value, self._squares[key]
 
 
 class ScaledError(NamedTuple):

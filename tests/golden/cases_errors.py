@@ -24,7 +24,7 @@ from .cases_resumed import cut as resumed
 from .results import of_wrapper, seed, STEPS
 
 # Both have one cut alone by default, whose gradient is the error.
-RECURRENT = {"lstm", "gru"}
+RECURRENT = ["lstm", "gru"]
 NETS = [name for name in ALL if name not in RECURRENT]
 FEW = ["mlp", "residual", "transformer"]
 BACKWARD = {"unlock": "backward", **SPACE}
@@ -48,7 +48,7 @@ def labelled(**params):
 
 FEEDBACK = {
     "default": Mode(BACKWARD, NETS),
-    "several cuts": Mode(SEVERAL, [*RECURRENT]),
+    "several cuts": Mode(SEVERAL, RECURRENT),
     "example": Mode(BACKWARD, FEW, example=True),
     "gated": Mode(GATED, NETS),
     "coarse": Mode(COARSE, ["residual", "cnn", "transformer"]),
@@ -67,7 +67,7 @@ FEEDBACK = {
         {"dni_network": Linear_DNI, "context_size": 3, **WITH_ERROR}, ["mlp"], labels
     ),
     "exact every": Mode(EXACT, NETS),
-    "exact every, several cuts": Mode({**SEVERAL, **EXACT}, [*RECURRENT]),
+    "exact every, several cuts": Mode({**SEVERAL, **EXACT}, RECURRENT),
     "exact every, of the step": Mode({**BACKWARD, "exact_every": rarer}, FEW),
     "exact every, linear with labels": Mode(
         {**EXACT, "dni_network": Linear_DNI, "context_size": 3}, ["mlp"], labels

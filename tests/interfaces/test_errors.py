@@ -175,9 +175,7 @@ def test_a_synthesizer_that_takes_the_error_of_a_step_is_an_error_without_one(ma
         lambda: cut.send(h, h),
         lambda: cut.backward(h),
     ):
-        with pytest.raises(
-            SynthesizerError, match=r"takes the error.*unlock='backward'"
-        ):
+        with pytest.raises(SynthesizerError, match=r"takes the error.*unlock='backward'"):
             call()
     for options in ({"unlock": "update"}, {"unlock": "full"}, {"eager": True}):
         net = DNI(

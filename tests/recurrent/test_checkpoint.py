@@ -68,7 +68,15 @@ def test_a_checkpoint_may_be_loaded_after_a_failed_window():
     assert net.stats() == fresh.stats()
 
 
-def test_a_checkpoint_keeps_cuts_that_were_placed_late():
+@pytest.mark.parametrize(
+    ("unlock", "order"),
+    [
+        ("update", ["head", "core.state", "extra"]),
+        # The gradient at the last cut of the first pass, the head, is the error.
+        ("backward", ["core.state", "extra"]),
+    ],
+)
+def test_a_checkpoint_keeps_cuts_that_were_placed_late(unlock, order):
     class Late(Sequence):
         def __init__(self):
             super().__init__(nn.GRU)
@@ -88,11 +96,11 @@ def test_a_checkpoint_keeps_cuts_that_were_placed_late():
             out.square().mean().backward()
             optimizer.step()
 
-    options = {"layers": ["head", "extra"], "recurrent": True, "unlock": "update"}
+    options = {"layers": ["head", "extra"], "recurrent": True, "unlock": unlock}
     network = Late()
     net = DNI(copy.deepcopy(network), **options)
     train(net, 9)
-    assert net._rooms.learner.state_dict()["order"] == ["head", "core.state", "extra"]
+    assert net._rooms.learner.state_dict()["order"] == order
     other = DNI(copy.deepcopy(network), **options)
     other.load_state_dict(net.state_dict())
     for one in (net, other):

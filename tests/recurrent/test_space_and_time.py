@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from pytorch_dni import DNI
+from pytorch_dni import DNI, Feedback_DNI, Linear_DNI
 from tests.support.recurrent_zoo import detached, Sequence
 
 
@@ -26,3 +26,28 @@ def test_cuts_in_space_and_time_may_be_combined():
     net = DNI(nn.LSTM(3, 4))
     net(x, net(x)[1])[0].sum().backward()
     assert [*net.interfaces] == ["state"]
+
+
+class WithStem(Sequence):
+    """A layer before the recurrent ones."""
+
+    def __init__(self):
+        super().__init__(nn.LSTM)
+        self.stem = nn.Linear(3, 3)
+
+    def forward(self, x, state=None):
+        return super().forward(torch.relu(self.stem(x)), state)
+
+
+def test_feedback_in_space_and_predictions_in_time_may_be_combined():
+    net, state = DNI(WithStem(), layers=["stem", "core"], recurrent=True), None
+    for _ in range(4):
+        out, state = net(torch.randn(3, 5, 3), state)
+        out.square().sum().backward()
+    kinds = {name: type(i.synthesizer) for name, i in net.interfaces.items()}
+    # The network also returns its state, so the error is the gradient at the last cut, the core.
+    assert kinds == {"stem": Feedback_DNI, "core.state": Linear_DNI}
+    assert {name: stats.updates for name, stats in net.stats().items()} == {
+        "stem": 4,
+        "core.state": 3,
+    }

@@ -128,6 +128,18 @@ def failed_backward_pass(**way):
     return net
 
 
+def inside_a_forward_pass(**way):
+    net = DNI(mlp(), **way)
+    net(torch.randn(4, 6)).sum().backward()
+    found = []
+    handle = net.network[4].register_forward_pre_hook(
+        lambda *call: found.append(copy.deepcopy(net))
+    )
+    net(torch.randn(4, 6))
+    handle.remove()
+    return found[0]
+
+
 outputs = []  # of passes that stay pending
 
 
@@ -148,6 +160,7 @@ STATES = [
     failed_first_pass,
     module_called_before_the_first_pass,
     failed_backward_pass,
+    inside_a_forward_pass,
     pending_pass,
     input_with_a_graph,
 ]
@@ -159,6 +172,7 @@ def test_a_wrapper_can_be_copied_in_any_state(make, options):
     net = make(**options)
     again = copy.deepcopy(net)
     assert [*again.interfaces] == [*net.interfaces]
+    assert again._rooms.errors.current.value is None
 
 
 @pytest.mark.parametrize("way", WAYS)
