@@ -8,10 +8,11 @@ from typing import Any
 
 from . import options, output_folder
 from .errors import TaskError
-from .modes import MODES
+from .modes import Configuration, DEFAULT_MODES, MODES
 
 # These may differ when a run is resumed; the others determine its results.
-_CHANGEABLE = {"steps", "epochs", "out", "resume", "device", "data", "download"}
+_CHANGEABLE = {"steps", "epochs", "out", "resume", "device", "data", "download", "cache"}
+_LEARNING_RATE = 1e-3  # of the tasks on which all modes have the same settings
 
 
 def comparison_parser(
@@ -22,6 +23,8 @@ def comparison_parser(
     every: int,
     default_length: str,
     modes: Mapping[str, str] = MODES,
+    default_modes: Sequence[str] | None = None,
+    lr: float | None = None,
 ) -> options.Parser:
     """Return a parser with the options of all comparisons.
 
@@ -32,24 +35,59 @@ def comparison_parser(
         every: Default of ``--every``.
         default_length: Length of a run if no option says it, for the help text.
         modes: Names and descriptions of the modes that can be compared.
+        default_modes: Default of ``--mode``; None for all.
+        lr: Default of ``--lr``, for all modes; None if it depends on the mode.
     """
     parser = options.Parser(prog=f"python -m tasks.{task}", description=description)
     parser.set_defaults(task=task, epochs=None)
-    parser.add_modes(modes)
+    parser.add_modes(modes, default_modes)
     parser.add_integer("--steps", None, f"training steps (default: {default_length})")
     parser.add_integer("--batch", batch, "samples in a training step", minimum=2)
-    parser.add_number("--lr", None, "learning rate of the network (default: depends on the mode)")
-    parser.add_number(
-        "--grad-lr", None, "learning rate of the synthesizers (default: depends on their class)"
-    )
+    lr_note = " (default: depends on the mode)" if lr is None else ", the same for all modes"
+    parser.add_number("--lr", lr, "learning rate of the network" + lr_note)
+    grad_lr = "learning rate of the synthesizers (default: depends on their class)"
+    parser.add_number("--grad-lr", None, grad_lr)
     parser.add_seeds()
     parser.add_integer("--every", every, "training steps between evaluations")
     parser.add_device()
     parser.add_output_folder("metrics, checkpoint and curves")
-    parser.add_argument(
-        "--resume", action="store_true", help="continue the run of the checkpoint in --out"
+    resume = "continue the run of the checkpoint in --out"
+    parser.add_argument("--resume", action="store_true", help=resume)
+    return parser
+
+
+def equal_comparison_parser(
+    task: str, description: str | None, *, batch: int, every: int, default_length: str
+) -> options.Parser:
+    """Return a parser for a task on which all modes have the same settings.
+
+    It has the options of :func:`comparison_parser`, whose arguments these are, and ``--parts``.
+    The rows of the comparison are those of :func:`equal_configurations`.
+    """
+    parser = comparison_parser(
+        task,
+        description,
+        batch=batch,
+        every=every,
+        default_length=default_length,
+        default_modes=DEFAULT_MODES,
+        lr=_LEARNING_RATE,
+    )
+    parser.add_integer(
+        "--parts",
+        None,
+        "number of parts of about equal cost into which the network is cut "
+        "(default: the cuts of the task)",
+        minimum=2,
+        metavar="N",
     )
     return parser
+
+
+def equal_configurations(args: argparse.Namespace) -> list[Configuration]:
+    """Return a row for each mode; all have the same settings."""
+    dni_arguments = {"grad_lr": args.grad_lr}
+    return [Configuration(mode, args.lr, None, dni_arguments) for mode in args.mode]
 
 
 def parse(

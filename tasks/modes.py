@@ -27,6 +27,8 @@ MODES = {
     "cdni": "synthetic gradients, predicted from the activation and the label or target",
     "local": "gradients of local losses",
 }
+#: What tasks compare by default if all modes have the same settings in them.
+DEFAULT_MODES = ("bp", "dni", "local")
 
 SYNTHESIZERS = {
     "linear": Linear_DNI,
