@@ -1,21 +1,15 @@
-"""What the tasks on images share: batches of each epoch, loss and error, and options."""
+"""Sets of images in memory: balanced subsets, and random changes of training images."""
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Iterable
-from pathlib import Path
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from . import options
 from .errors import TaskError
-from .task import Batch, step_generator, Task
-
-_TEST_BATCH_SIZE = 2500
 
 
 class ImageSet(NamedTuple):
@@ -30,103 +24,62 @@ class ImageSet(NamedTuple):
     labels: Tensor
 
 
-class ImageTask(Task):
-    """Classification of images; the context is the label. Subclasses build the network.
+class ImageData(NamedTuple):
+    """Training and test set.
 
-    Args:
-        args: Options of the program.
-        training: The training set; it is moved to the device.
-        test: The test set; it is moved to the device.
-        classes: Number of classes.
+    Attributes:
+        classes: Names of the classes; a label is the position of its name.
+        training: Training set.
+        test: Test set.
+    """
+
+    classes: list[str]
+    training: ImageSet
+    test: ImageSet
+
+
+def balanced_subset(samples: ImageSet, count: int, classes: Sequence[str]) -> ImageSet:
+    """Return ``count`` samples, equally many of each class; the first classes may have one more.
+
+    The same arguments give the same samples, and a smaller subset is part of a larger one.
 
     Raises:
-        TaskError: A batch is larger than the training set.
+        TaskError: A class has too few samples.
     """
-
-    def __init__(
-        self, args: argparse.Namespace, training: ImageSet, test: ImageSet, classes: int
-    ) -> None:
-        self._training = ImageSet(*(tensor.to(args.device) for tensor in training))
-        self._test = ImageSet(*(tensor.to(args.device) for tensor in test))
-        self._batch_size = args.batch
-        samples = len(training.labels)
-        self._steps_per_epoch = samples // args.batch
-        if not self._steps_per_epoch:
-            raise TaskError(f"--batch {args.batch} is larger than the {samples} training samples")
-        self._order: tuple[tuple[int, int], Tensor] | None = None
-        self.default_steps = (args.epochs or 1) * self._steps_per_epoch
-        self.context_size = classes
-
-    def training_batch(self, seed: int, step: int) -> Batch:
-        """Return a batch; samples of an epoch that do not fill a batch are left out."""
-        epoch, position = divmod(step, self._steps_per_epoch)
-        first = position * self._batch_size
-        chosen = self._epoch_order(seed, epoch)[first : first + self._batch_size]
-        images, labels = (tensor[chosen] for tensor in self._training)
-        return Batch(self.training_input(images, seed, step), labels, labels)
-
-    def _epoch_order(self, seed: int, epoch: int) -> Tensor:
-        """Return the random order of the samples in an epoch; keep it for the next step."""
-        if self._order is None or self._order[0] != (seed, epoch):
-            # Training steps are not negative, so no step uses these random numbers.
-            random = step_generator(seed, -2 - epoch)
-            order = torch.randperm(len(self._training.labels), generator=random)
-            self._order = (seed, epoch), order.to(self._training.labels.device)
-        return self._order[1]
-
-    def test_batches(self) -> Iterable[Batch]:
-        """Return the test set."""
-        parts = (tensor.split(_TEST_BATCH_SIZE) for tensor in self._test)
-        for images, labels in zip(*parts, strict=True):
-            yield Batch(self.test_input(images), labels, labels)
-
-    def training_input(self, images: Tensor, seed: int, step: int) -> Tensor:
-        """Return the input of the network for images of a training step: by default themselves."""
-        return images
-
-    def test_input(self, images: Tensor) -> Tensor:
-        """Return the input of the network for test images: by default themselves."""
-        return images
-
-    def loss(self, output: Tensor, target: Tensor) -> Tensor:
-        """Compute the cross-entropy."""
-        return F.cross_entropy(output, target)
-
-    def error(self, output: Tensor, batch: Batch) -> Tensor:
-        """Compute the fraction of wrong labels."""
-        return (output.argmax(1) != batch.target).float().mean()
+    order = torch.randperm(len(samples.labels), generator=torch.Generator().manual_seed(0))
+    labels = samples.labels[order]
+    chosen = []
+    for label, name in enumerate(classes):
+        own = order[labels == label]
+        wanted = count // len(classes) + (label < count % len(classes))
+        if wanted > len(own):
+            raise TaskError(
+                f"--train-samples {count} needs {wanted} images of each class, and class {name!r} "
+                f"has {len(own)}"
+            )
+        chosen.append(own[:wanted])
+    index = torch.cat(chosen).sort().values
+    return ImageSet(samples.images[index], samples.labels[index])
 
 
-def add_image_options(parser: options.Parser, data_set: str, content: str) -> None:
-    """Add the options ``--epochs``, ``--data`` and ``--download``.
+def random_crops_and_flips(images: Tensor, padding: int, random: torch.Generator) -> Tensor:
+    """Return random crops of padded images, half of them flipped horizontally.
 
     Args:
-        parser: The parser.
-        data_set: Name of the data set.
-        content: What the folder ``--data`` holds, for the help text.
+        images: ``(count, channels, height, width)``, on any device.
+        padding: Number of pixels of value 0 that are added at each side before cropping.
+        random: Random numbers, on the CPU.
+
+    Returns:
+        Images of the same shape.
     """
-    parser.add_integer("--epochs", None, "training epochs, instead of --steps (default: 1)")
-    parser.add_argument(
-        "--data",
-        type=Path,
-        default=options.data_folder(),
-        metavar="DIR",
-        help=f"folder that holds {content} (default: the environment variable DNI_DATA)",
-    )
-    parser.add_argument(
-        "--download",
-        action="store_true",
-        help=f"download {data_set} to --data if it is missing there",
-    )
-
-
-def check_data_option(args: argparse.Namespace, data_set: str) -> None:
-    """Check that the option ``--data``, or ``DNI_DATA``, names a folder.
-
-    Raises:
-        TaskError: Neither does.
-    """
-    if args.data is None:
-        raise TaskError(
-            f"where is {data_set}? give --data DIR (or set DNI_DATA), with --download once"
-        )
+    count, channels, height, width = images.shape
+    top, left = torch.randint(2 * padding + 1, (2, count, 1), generator=random)
+    flipped = torch.randint(2, (count, 1), generator=random) == 1
+    columns = torch.arange(width)
+    columns = left + torch.where(flipped, columns.flip(0), columns)
+    rows = top + torch.arange(height)
+    index = rows.unsqueeze(2) * (width + 2 * padding) + columns.unsqueeze(1)
+    index = index.view(count, 1, -1).to(images.device).expand(-1, channels, -1)
+    padded = F.pad(images, [padding] * 4)
+    return padded.flatten(2).gather(2, index).view_as(images)

@@ -11,7 +11,8 @@ from torch import nn
 
 from . import comparison, comparison_options, options
 from .errors import TaskError
-from .image_data import add_image_options, check_data_option, ImageSet, ImageTask
+from .image_data import ImageSet
+from .image_task import add_image_options, check_data_option, ImageTask
 from .modes import Configuration, MODES
 
 CLASSES = 10
