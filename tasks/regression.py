@@ -42,6 +42,7 @@ class Teacher:
             torch.randn(size, next_size, generator=random) * (_TEACHER_GAIN / size**0.5)
             for size, next_size in zip(sizes, [*sizes[1:], outputs], strict=True)
         ]
+        self._biases = [torch.randn(size, generator=random) for size in sizes[1:]]
         sample = self._raw(torch.randn(10_000, inputs, generator=random))
         self._mean, self._std = sample.mean(0), sample.std(0)
 
@@ -50,9 +51,9 @@ class Teacher:
         return (self._raw(input) - self._mean) / self._std
 
     def _raw(self, input: Tensor) -> Tensor:
-        *hidden, last = self._weights
-        for weight in hidden:
-            input = torch.tanh(input @ weight)
+        *weights, last = self._weights
+        for weight, bias in zip(weights, self._biases, strict=True):
+            input = torch.tanh(input @ weight + bias)
         output: Tensor = input @ last
         return output
 

@@ -63,7 +63,9 @@ def test_files_that_are_no_cache_are_refused_and_kept(source, tmp_path):
         {"test_labels": state["test_labels"].float()},
         {"test_images": state["test_images"][:-1]},
         {"training_images": [1]},
-        {"training_images": state["training_images"][:0], "training_labels": torch.tensor([])},
+        {"test_images": state["test_images"][:0], "test_labels": state["test_labels"][:0]},
+        {"test_labels": torch.tensor(1)},
+        {"test_labels": state["test_labels"] - 1},
         {"more": 1},
     ):
         torch.save({**state, **change}, cache)
