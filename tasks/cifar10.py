@@ -90,7 +90,10 @@ def parser() -> options.Parser:
         "convolutions (vgg) (default: %(default)s)",
     )
     parser.add_integer(
-        "--train-samples", None, "training images, of each class equally many (default: all)"
+        "--train-samples",
+        None,
+        "training images, of each class equally many (default: all)",
+        metavar="N",
     )
     add("--no-augment", action="store_true", help="train without random crops and flips")
     add(
