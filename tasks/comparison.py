@@ -188,7 +188,9 @@ def _compare(
     comparison.train(
         total, args.every, lambda: folder.save({**kept, **comparison.state_dict()}, args.task)
     )
-    print(f"{args.task}, {comparison.step} steps; chance error {100 * task.chance_error:.1f} %")
+    note = task.summary_note and f"; {task.summary_note}"
+    chance = f"chance error {100 * task.chance_error:.1f} %"
+    print(f"{args.task}, {comparison.step} steps{note}; {chance}")
     print(comparison.summary())
 
 

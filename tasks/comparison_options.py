@@ -8,10 +8,11 @@ from typing import Any
 
 from . import options, output_folder
 from .errors import TaskError
-from .modes import MODES
+from .modes import Configuration, DEFAULT_MODES, MODES
 
 # These may differ when a run is resumed; the others determine its results.
-_CHANGEABLE = {"steps", "epochs", "out", "resume", "device", "data", "download"}
+_CHANGEABLE = {"steps", "epochs", "out", "resume", "device", "data", "download", "cache"}
+_LEARNING_RATE = 1e-3  # of the tasks on which all modes have the same settings
 
 
 def comparison_parser(
@@ -52,6 +53,40 @@ def comparison_parser(
     resume = "continue the run of the checkpoint in --out"
     parser.add_argument("--resume", action="store_true", help=resume)
     return parser
+
+
+def equal_comparison_parser(
+    task: str, description: str | None, *, batch: int, every: int, default_length: str
+) -> options.Parser:
+    """Return a parser for a task on which all modes have the same settings.
+
+    It has the options of :func:`comparison_parser`, whose arguments these are, and ``--parts``.
+    The rows of the comparison are those of :func:`equal_configurations`.
+    """
+    parser = comparison_parser(
+        task,
+        description,
+        batch=batch,
+        every=every,
+        default_length=default_length,
+        default_modes=DEFAULT_MODES,
+        lr=_LEARNING_RATE,
+    )
+    parser.add_integer(
+        "--parts",
+        None,
+        "number of parts of about equal cost into which the network is cut "
+        "(default: the cuts of the task)",
+        minimum=2,
+        metavar="N",
+    )
+    return parser
+
+
+def equal_configurations(args: argparse.Namespace) -> list[Configuration]:
+    """Return a row for each mode; all have the same settings."""
+    dni_arguments = {"grad_lr": args.grad_lr}
+    return [Configuration(mode, args.lr, None, dni_arguments) for mode in args.mode]
 
 
 def parse(

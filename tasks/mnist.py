@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
-from torch import nn, Tensor
-from torch.nn import functional as F
+from torch import nn
 
 from . import comparison, comparison_options, options
 from .errors import TaskError
+from .image_data import ImageSet
+from .image_task import add_image_options, check_data_option, ImageTask
 from .modes import Configuration, DEFAULT_MODES, MODES
-from .task import Batch, step_generator, Task
 
 CLASSES = 10
 PIXELS = 28 * 28
 _MEAN, _STD = 0.1307, 0.3081  # of the pixels of the training images
-_TEST_BATCH_SIZE = 2500
 
 _LEARNING_RATE = 3e-4
 
@@ -43,8 +40,8 @@ def convolutional(hidden: int) -> nn.Sequential:
     return nn.Sequential(*layers, nn.Linear(hidden, CLASSES))
 
 
-class MNISTTask(Task):
-    """Classification of MNIST digits; the context is the label.
+class MNISTTask(ImageTask):
+    """Classification of MNIST digits.
 
     Args:
         args: Options of the program.
@@ -54,20 +51,12 @@ class MNISTTask(Task):
         TaskError: The data cannot be read, or a batch is larger than the training set.
     """
 
-    context_size = CLASSES
     chance_error = 1 - 1 / CLASSES
 
     def __init__(self, args: argparse.Namespace, depth: int) -> None:
         self._network, self._hidden, self._depth = args.network, args.hidden, depth
-        self._batch_size, self._device = args.batch, args.device
-        self._training_set = _load(args, train=True)
-        self._test_set = _load(args, train=False)
-        samples = len(self._training_set[0])
-        self._steps_per_epoch = samples // args.batch
-        if not self._steps_per_epoch:
-            raise TaskError(f"--batch {args.batch} is larger than the {samples} training samples")
-        self._order: tuple[tuple[int, int], Tensor] | None = None
-        self.default_steps = (args.epochs or 1) * self._steps_per_epoch
+        check_data_option(args, "MNIST")
+        super().__init__(args, _load(args, train=True), _load(args, train=False), CLASSES)
 
     def build_network(self) -> nn.Module:
         """Build the network that ``--network`` names."""
@@ -75,42 +64,9 @@ class MNISTTask(Task):
             return convolutional(self._hidden)
         return perceptron(self._depth, self._hidden)
 
-    def training_batch(self, seed: int, step: int) -> Batch:
-        """Return a batch; samples of an epoch that do not fill a batch are left out."""
-        epoch, position = divmod(step, self._steps_per_epoch)
-        first = position * self._batch_size
-        chosen = self._epoch_order(seed, epoch)[first : first + self._batch_size]
-        images, labels = (tensor[chosen] for tensor in self._training_set)
-        return Batch(images, labels, labels)
 
-    def _epoch_order(self, seed: int, epoch: int) -> Tensor:
-        """Return the random order of the samples in an epoch; keep it for the next step."""
-        if self._order is None or self._order[0] != (seed, epoch):
-            # Training steps are not negative, so no step uses these random numbers.
-            random = step_generator(seed, -2 - epoch)
-            order = torch.randperm(len(self._training_set[0]), generator=random)
-            self._order = (seed, epoch), order.to(self._device)
-        return self._order[1]
-
-    def test_batches(self) -> Iterable[Batch]:
-        """Return the test set."""
-        parts = (tensor.split(_TEST_BATCH_SIZE) for tensor in self._test_set)
-        for images, labels in zip(*parts, strict=True):
-            yield Batch(images, labels, labels)
-
-    def loss(self, output: Tensor, target: Tensor) -> Tensor:
-        """Compute the cross-entropy."""
-        return F.cross_entropy(output, target)
-
-    def error(self, output: Tensor, batch: Batch) -> Tensor:
-        """Compute the fraction of wrong labels."""
-        return (output.argmax(1) != batch.target).float().mean()
-
-
-def _load(args: argparse.Namespace, train: bool) -> tuple[Tensor, Tensor]:
-    """Return normalised images ``(count, 1, 28, 28)`` and labels ``(count,)`` on the device."""
-    if args.data is None:
-        raise TaskError("where is MNIST? give --data DIR (or set DNI_DATA), with --download once")
+def _load(args: argparse.Namespace, train: bool) -> ImageSet:
+    """Return normalised images ``(count, 1, 28, 28)`` and labels on the device."""
     # The import takes a second, and errors before this point need not wait for it.
     from .torchvision_import import torchvision
 
@@ -122,7 +78,7 @@ def _load(args: argparse.Namespace, train: bool) -> tuple[Tensor, Tensor]:
             f"{error or 'its files are damaged'}"
         ) from error
     images = found.data.to(args.device).float().div_(255).sub_(_MEAN).div_(_STD)
-    return images.unsqueeze(1), found.targets.to(args.device)
+    return ImageSet(images.unsqueeze(1), found.targets.to(args.device))
 
 
 def configuration(args: argparse.Namespace, mode: str) -> Configuration:
@@ -172,23 +128,14 @@ def mnist_parser(
         modes=modes,
         default_modes=default_modes,
     )
-    add = parser.add_argument
-    parser.add_integer("--epochs", None, "training epochs, instead of --steps (default: 1)")
-    add(
+    add_image_options(parser, "MNIST", "MNIST/")
+    parser.add_argument(
         "--network",
         choices=["mlp", "cnn"],
         default="mlp",
         help="fully connected (mlp) or convolutional (cnn) network (default: %(default)s)",
     )
     parser.add_integer("--hidden", 256, "width of the fully connected layers")
-    add(
-        "--data",
-        type=Path,
-        default=options.data_folder(),
-        metavar="DIR",
-        help="folder that holds MNIST/ (default: the environment variable DNI_DATA)",
-    )
-    add("--download", action="store_true", help="download MNIST to --data if it is missing there")
     return parser
 
 

@@ -36,13 +36,15 @@ class Task(ABC):
         context_size: Number of features of the context.
         default_steps: Number of training steps if ``--steps`` is not given.
         chance_error: Test error of the best constant answer.
+        summary_note: What else the summary says about the data or the error.
     """
 
-    layers: ClassVar[Any] = None
+    layers: Any = None
     local_loss_params: ClassVar[dict[str, Any]] = {}
     context_size: int
     default_steps: int
     chance_error: float
+    summary_note: str = ""
 
     @abstractmethod
     def build_network(self) -> nn.Module:
@@ -65,7 +67,7 @@ class Task(ABC):
 
     @abstractmethod
     def error(self, output: Tensor, batch: Batch) -> Tensor:
-        """Compute the fraction of wrong answers, a scalar."""
+        """Compute the fraction of wrong answers, or another error, a scalar."""
 
 
 def step_seed(seed: int, step: int) -> int:

@@ -3,6 +3,8 @@
 import pytest
 import torch
 
+from tasks import output_folder
+
 
 def run(module, *argv):
     return module.main([str(argument) for argument in argv])
@@ -17,6 +19,23 @@ def fails(capsys, module, *argv):
     lines = [line for line in lines if "step/s" not in line and line]
     assert len(lines) == 1, lines
     return lines[0]
+
+
+def assert_equal_results(resumed, whole):
+    """Check that two folders of comparisons hold the same networks and figures."""
+    checkpoints = [
+        torch.load(folder / output_folder.CHECKPOINT, weights_only=True)
+        for folder in (resumed, whole)
+    ]
+    for ours, theirs in zip(*(checkpoint["runs"] for checkpoint in checkpoints), strict=True):
+        for key, value in theirs["net"].items():
+            if isinstance(value, torch.Tensor):
+                assert torch.equal(value, ours["net"][key]), key
+    figures = [
+        [{k: v for k, v in row.items() if k != "step_ms"} for row in checkpoint["history"]]
+        for checkpoint in checkpoints
+    ]
+    assert figures[0] == figures[1]
 
 
 def sequence_task(kind, length, **more):

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tasks import adding_task, argmax_task, copy_task, output_folder
-from tests.support.programs import fails, run
+from tests.support.programs import assert_equal_results, fails, run
 
 SMALL = ["--batch", "8", "--hidden", "8", "--length", "3", "--device", "cpu"]
 SEQUENCES = {"copy_task": copy_task, "adding_task": adding_task, "argmax_task": argmax_task}
@@ -19,18 +19,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(name, tmp_path):
     run(module, *common, "--steps", 4, "--out", tmp_path / "a")
     run(module, "--steps", 8, "--out", tmp_path / "a", "--resume", "--device", "cpu")
     run(module, *common, "--steps", 8, "--out", tmp_path / "b")
-    checkpoints = [
-        torch.load(tmp_path / f / output_folder.CHECKPOINT, weights_only=True) for f in "ab"
-    ]
-    for resumed, whole in zip(*(checkpoint["runs"] for checkpoint in checkpoints), strict=True):
-        for key, value in whole["net"].items():
-            if isinstance(value, torch.Tensor):
-                assert torch.equal(value, resumed["net"][key]), key
-    figures = [
-        [{k: v for k, v in row.items() if k != "step_ms"} for row in checkpoint["history"]]
-        for checkpoint in checkpoints
-    ]
-    assert figures[0] == figures[1]
+    assert_equal_results(tmp_path / "a", tmp_path / "b")
 
 
 def test_nothing_is_overwritten(tmp_path, capsys):
