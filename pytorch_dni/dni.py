@@ -143,7 +143,7 @@ class DNI(NetworkWrapper):
         if example_input is not None:
             rooms.cuts.place_by_example(*example_call(example_input, places))
         super().__init__(network, rooms)
-        self.optim = optim
+        self.optim, self._unlock = optim, unlock
 
     def compile(self, **options: Any) -> None:
         """Compile the modules between cuts, each separately; results stay the same.
@@ -188,7 +188,7 @@ class DNI(NetworkWrapper):
         }
 
     def describe(self) -> str:
-        """Return the parts as a table: modules, parameters, activation bytes, synthesizers.
+        """Return the parts as a table, the unlock level, and where the error is taken.
 
         Activations are what the part's leaf modules returned in the pass that placed the cuts.
 
@@ -200,11 +200,15 @@ class DNI(NetworkWrapper):
                 "describe() needs parts that are known: call it after a training forward pass, or "
                 "give example_input"
             )
-        sizes = {
-            name: sum(p.numel() for module, _ in interface.trained() for p in module.parameters())
+        synthesizers = {
+            name: (
+                type(getattr(interface, "backward_interface", interface).synthesizer).__name__,
+                sum(p.numel() for module, _ in interface.trained() for p in module.parameters()),
+            )
             for name, interface in self.interfaces.items()
         }
-        return parts_table(self._rooms.cuts.parts, sizes)
+        table = parts_table(self._rooms.cuts.parts, synthesizers)
+        return "\n".join([table, f"unlock: {self._unlock}", *self._rooms.errors.describe()])
 
     def audit(self, closure: Callable[[Any], Tensor]) -> Audit:
         """Compare one step's gradients with those of backpropagation, part by part.

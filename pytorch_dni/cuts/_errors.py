@@ -29,6 +29,10 @@ class PassErrors:
         # A gradient of a backward pass belongs to one network, not to its copy.
         return {**self.__dict__, "current": OutputError()}
 
+    def describe(self) -> list[str]:
+        """Return a line on where the error is taken, if it is."""
+        return [] if self.place is None else [self.place.describe()]
+
     @property
     def at_last_cut(self) -> bool:
         """Whether the error is taken at the last cut."""

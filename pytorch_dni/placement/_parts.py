@@ -54,24 +54,25 @@ def parts_between(calls: Sequence[Call], sites: Sequence[Site]) -> list[Part]:
     return found
 
 
-def parts_table(parts: Sequence[Part], synthesizer_sizes: Mapping[str, int]) -> str:
+def parts_table(parts: Sequence[Part], synthesizers: Mapping[str, tuple[str, int]]) -> str:
     """Return the parts as a table.
 
     Args:
         parts: The parts.
-        synthesizer_sizes: By the name of the cut, the parameters of its synthesizers.
+        synthesizers: By the name of the cut, the class of its synthesizer and the number of its
+            parameters.
     """
-    rows = [["part", "modules", "parameters", "activation bytes", "cut", "synthesizer parameters"]]
+    header = ["part", "modules", "parameters", "activation bytes", "cut"]
+    rows = [[*header, "synthesizer parameters", "synthesizer"]]
     for i, part in enumerate(parts):
-        synthesizers = synthesizer_sizes.get(part.cut)
-        own = "-" if synthesizers is None else f"{synthesizers:,}"
         modules = _short(part.modules)
         numbers = [f"{part.parameters:,}", f"{part.bytes:,}"]
-        rows.append([str(i + 1), modules, *numbers, part.cut or "-", own])
+        own = _cells(synthesizers.get(part.cut))
+        rows.append([str(i + 1), modules, *numbers, part.cut or "-", *own])
     known = {part.cut for part in parts}
-    for name, size in synthesizer_sizes.items():
+    for name, synthesizer in synthesizers.items():
         if name not in known:
-            rows.append(["-", "-", "-", "-", name or "(output)", f"{size:,}"])
+            rows.append(["-", "-", "-", "-", name or "(output)", *_cells(synthesizer)])
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = []
     for row in rows:
@@ -81,6 +82,10 @@ def parts_table(parts: Sequence[Part], synthesizer_sizes: Mapping[str, int]) -> 
         lines.append("  ".join(cells).rstrip())
     lines.insert(1, "  ".join("-" * width for width in widths))
     return "\n".join(lines)
+
+
+def _cells(synthesizer: tuple[str, int] | None) -> list[str]:
+    return ["-", "-"] if synthesizer is None else [f"{synthesizer[1]:,}", synthesizer[0]]
 
 
 def _short(names: Sequence[str]) -> str:
