@@ -20,13 +20,20 @@ PIXELS = 28 * 28
 _MEAN, _STD = 0.1307, 0.3081  # of the pixels of the training images
 
 _LEARNING_RATE = 3e-4
+_NORMS = {"batch": nn.BatchNorm1d, "layer": nn.LayerNorm}
+_ACTIVATIONS = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU, "tanh": nn.Tanh}
 
 
-def perceptron(depth: int, hidden: int) -> nn.Sequential:
-    """Build ``depth`` times [Linear, BatchNorm, ReLU], and a linear layer."""
+def perceptron(
+    depth: int, hidden: int, norm: str = "batch", activation: str = "relu"
+) -> nn.Sequential:
+    """Build ``depth`` times [Linear, normalisation, activation], and a linear layer."""
     layers: list[nn.Module] = [nn.Flatten()]
     for size in [PIXELS, *[hidden] * (depth - 1)]:
-        layers += [nn.Linear(size, hidden), nn.BatchNorm1d(hidden), nn.ReLU()]
+        layers.append(nn.Linear(size, hidden))
+        if norm != "none":
+            layers.append(_NORMS[norm](hidden))
+        layers.append(_ACTIVATIONS[activation]())
     return nn.Sequential(*layers, nn.Linear(hidden, CLASSES))
 
 
@@ -46,6 +53,8 @@ class MNISTTask(ImageTask):
     Args:
         args: Options of the program.
         depth: Number of hidden layers of the fully connected network.
+        norm: Its normalisation: ``"batch"``, ``"layer"`` or ``"none"``.
+        activation: Its activation function.
 
     Raises:
         TaskError: The data cannot be read, or a batch is larger than the training set.
@@ -53,7 +62,14 @@ class MNISTTask(ImageTask):
 
     chance_error = 1 - 1 / CLASSES
 
-    def __init__(self, args: argparse.Namespace, depth: int) -> None:
+    def __init__(
+        self,
+        args: argparse.Namespace,
+        depth: int,
+        norm: str = "batch",
+        activation: str = "relu",
+    ) -> None:
+        self._layer = norm, activation
         self._network, self._hidden, self._depth = args.network, args.hidden, depth
         check_data_option(args, "MNIST")
         super().__init__(args, _load(args, train=True), _load(args, train=False), CLASSES)
@@ -62,7 +78,7 @@ class MNISTTask(ImageTask):
         """Build the network that ``--network`` names."""
         if self._network == "cnn":
             return convolutional(self._hidden)
-        return perceptron(self._depth, self._hidden)
+        return perceptron(self._depth, self._hidden, *self._layer)
 
 
 def _load(args: argparse.Namespace, train: bool) -> ImageSet:
@@ -145,6 +161,18 @@ def parser() -> options.Parser:
     add = parser.add_argument
     parser.add_integer("--depth", 3, "number of hidden layers of the mlp")
     add(
+        "--norm",
+        choices=[*_NORMS, "none"],
+        default="batch",
+        help="normalisation in the hidden layers of the mlp (default: %(default)s)",
+    )
+    add(
+        "--activation",
+        choices=[*_ACTIVATIONS],
+        default="relu",
+        help="activation function of the mlp (default: %(default)s)",
+    )
+    add(
         "--layers",
         type=lambda text: text.split(","),
         metavar="NAME,...",
@@ -174,7 +202,8 @@ def _probability(text: str) -> float:
 
 
 def _prepare(args: argparse.Namespace) -> tuple[MNISTTask, list[Configuration]]:
-    return MNISTTask(args, args.depth), [configuration(args, mode) for mode in args.mode]
+    task = MNISTTask(args, args.depth, args.norm, args.activation)
+    return task, [configuration(args, mode) for mode in args.mode]
 
 
 def main(argv: Sequence[str] | None = None) -> int:

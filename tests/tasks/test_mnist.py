@@ -50,3 +50,17 @@ def test_networks_with_full_unlock_or_sparse_updates_learn(argv, tmp_path):
     assert run(mnist, *common, *argv, "--lr", 1e-3, "--out", tmp_path / "run") == 0
     rows = (tmp_path / "run" / output_folder.METRICS).read_text().splitlines()
     assert json.loads(rows[-1])["test_error"] < 0.6
+
+
+def test_the_perceptron_has_the_layers_that_options_name():
+    from torch import nn
+
+    from tasks.mnist import perceptron
+
+    kinds = [type(layer) for layer in perceptron(2, 8, "layer", "gelu")]
+    block = [nn.Linear, nn.LayerNorm, nn.GELU]
+    assert kinds == [nn.Flatten, *block, *block, nn.Linear]
+    kinds = [type(layer) for layer in perceptron(1, 8, "none", "tanh")]
+    assert kinds == [nn.Flatten, nn.Linear, nn.Tanh, nn.Linear]
+    kinds = [type(layer) for layer in perceptron(1, 8)]
+    assert kinds == [nn.Flatten, nn.Linear, nn.BatchNorm1d, nn.ReLU, nn.Linear]
