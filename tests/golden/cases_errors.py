@@ -23,9 +23,7 @@ from .cases_cuts import (
 from .cases_resumed import cut as resumed
 from .results import of_wrapper, seed, STEPS
 
-# Both have one cut alone by default, whose gradient is the error.
-RECURRENT = ["lstm", "gru"]
-NETS = [name for name in ALL if name not in RECURRENT]
+RECURRENT = ["lstm", "gru"]  # Both have one cut by default.
 FEW = ["mlp", "residual", "transformer"]
 BACKWARD = {"unlock": "backward", **SPACE}
 SEVERAL = {"layers": ["embedding", "first", "second"], **BACKWARD}
@@ -47,16 +45,16 @@ def labelled(**params):
 
 
 FEEDBACK = {
-    "default": Mode(BACKWARD, NETS),
+    "default": Mode(BACKWARD, ALL),
     "several cuts": Mode(SEVERAL, RECURRENT),
     "example": Mode(BACKWARD, FEW, example=True),
-    "gated": Mode(GATED, NETS),
+    "gated": Mode(GATED, ALL),
     "coarse": Mode(COARSE, ["residual", "cnn", "transformer"]),
     "two parts": Mode({**BACKWARD, "layers": 2}, ["mlp", "cnn", "transformer"]),
     "last layer too": Mode({"skip_last_layer": False, **BACKWARD}, [*FEW, "branches", "shared"]),
     "lambda": Mode({"bp_lambda": 0.5, **BACKWARD}, FEW),
     "lambda of the step": Mode({"bp_lambda": early, **BACKWARD}, FEW),
-    "sparse": Mode({"update_probability": 0.5, **BACKWARD}, NETS),
+    "sparse": Mode({"update_probability": 0.5, **BACKWARD}, ALL),
     "three steps": Mode({"grad_steps": 3, **BACKWARD}, FEW),
     "three steps, gated": Mode({"grad_steps": 3, **GATED}, FEW),
     "optimizer sgd": Mode({"grad_optim": "sgd", "grad_lr": 0.1, **BACKWARD}, FEW),
@@ -66,7 +64,7 @@ FEEDBACK = {
     "linear with the error and labels": Mode(
         {"dni_network": Linear_DNI, "context_size": 3, **WITH_ERROR}, ["mlp"], labels
     ),
-    "exact every": Mode(EXACT, NETS),
+    "exact every": Mode(EXACT, ALL),
     "exact every, several cuts": Mode({**SEVERAL, **EXACT}, RECURRENT),
     "exact every, of the step": Mode({**BACKWARD, "exact_every": rarer}, FEW),
     "exact every, linear with labels": Mode(
