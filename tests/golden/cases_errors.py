@@ -111,13 +111,13 @@ for title, loop in SINGLE.items():
     LOCAL_ERRORS[title] = Mode(LOCAL, ["mlp", "residual"], labels, loop, single=True)
 
 
-def residual_blocks(options):
-    """Train a network of residual blocks, whose matrices start at the identity."""
+def residual_blocks(options, *shape):
+    """Train residual blocks; on sequences their matrices start at the identity."""
     seed(0)
     network = residual(4).double()
     opt = torch.optim.SGD(network.parameters(), lr=0.05, momentum=0.9)
     net = DNI(network, opt, layers=["1.0", "1.1", "1.2", "1.3"], **options)
-    inputs = [torch.randn(5, 4, dtype=torch.float64) for _ in range(STEPS)]
+    inputs = [torch.randn(*shape, 4, dtype=torch.float64) for _ in range(STEPS)]
     run = loops.Run(inputs, [None] * STEPS, lambda out: out.square().mean())
     return of_wrapper(loops.plain(net, opt, run))
 
@@ -136,4 +136,5 @@ for title in ("default", "sparse", "eager"):
             resumed, name, LOCAL_ERRORS[title]
         )
 for title, given in {"default": BACKWARD, "gated": GATED, "exact every": EXACT}.items():
-    CASES[f"feedback / {title} / residual blocks"] = partial(residual_blocks, given)
+    CASES[f"feedback / {title} / residual blocks"] = partial(residual_blocks, given, 5)
+    CASES[f"feedback / {title} / residual sequences"] = partial(residual_blocks, given, 5, 3)
