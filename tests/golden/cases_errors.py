@@ -23,9 +23,7 @@ from .cases_cuts import (
 from .cases_resumed import cut as resumed
 from .results import of_wrapper, seed, STEPS
 
-# Both have one cut alone by default, whose gradient is the error.
-RECURRENT = ["lstm", "gru"]
-NETS = [name for name in ALL if name not in RECURRENT]
+RECURRENT = ["lstm", "gru"]  # Both have one cut by default.
 FEW = ["mlp", "residual", "transformer"]
 BACKWARD = {"unlock": "backward", **SPACE}
 SEVERAL = {"layers": ["embedding", "first", "second"], **BACKWARD}
@@ -47,16 +45,16 @@ def labelled(**params):
 
 
 FEEDBACK = {
-    "default": Mode(BACKWARD, NETS),
+    "default": Mode(BACKWARD, ALL),
     "several cuts": Mode(SEVERAL, RECURRENT),
     "example": Mode(BACKWARD, FEW, example=True),
-    "gated": Mode(GATED, NETS),
+    "gated": Mode(GATED, ALL),
     "coarse": Mode(COARSE, ["residual", "cnn", "transformer"]),
     "two parts": Mode({**BACKWARD, "layers": 2}, ["mlp", "cnn", "transformer"]),
     "last layer too": Mode({"skip_last_layer": False, **BACKWARD}, [*FEW, "branches", "shared"]),
     "lambda": Mode({"bp_lambda": 0.5, **BACKWARD}, FEW),
     "lambda of the step": Mode({"bp_lambda": early, **BACKWARD}, FEW),
-    "sparse": Mode({"update_probability": 0.5, **BACKWARD}, NETS),
+    "sparse": Mode({"update_probability": 0.5, **BACKWARD}, ALL),
     "three steps": Mode({"grad_steps": 3, **BACKWARD}, FEW),
     "three steps, gated": Mode({"grad_steps": 3, **GATED}, FEW),
     "optimizer sgd": Mode({"grad_optim": "sgd", "grad_lr": 0.1, **BACKWARD}, FEW),
@@ -66,7 +64,7 @@ FEEDBACK = {
     "linear with the error and labels": Mode(
         {"dni_network": Linear_DNI, "context_size": 3, **WITH_ERROR}, ["mlp"], labels
     ),
-    "exact every": Mode(EXACT, NETS),
+    "exact every": Mode(EXACT, ALL),
     "exact every, several cuts": Mode({**SEVERAL, **EXACT}, RECURRENT),
     "exact every, of the step": Mode({**BACKWARD, "exact_every": rarer}, FEW),
     "exact every, linear with labels": Mode(
@@ -113,13 +111,13 @@ for title, loop in SINGLE.items():
     LOCAL_ERRORS[title] = Mode(LOCAL, ["mlp", "residual"], labels, loop, single=True)
 
 
-def residual_blocks(options):
-    """Train a network of residual blocks, whose matrices start at the identity."""
+def residual_blocks(options, *shape):
+    """Train residual blocks; on sequences their matrices start at the identity."""
     seed(0)
     network = residual(4).double()
     opt = torch.optim.SGD(network.parameters(), lr=0.05, momentum=0.9)
     net = DNI(network, opt, layers=["1.0", "1.1", "1.2", "1.3"], **options)
-    inputs = [torch.randn(5, 4, dtype=torch.float64) for _ in range(STEPS)]
+    inputs = [torch.randn(*shape, 4, dtype=torch.float64) for _ in range(STEPS)]
     run = loops.Run(inputs, [None] * STEPS, lambda out: out.square().mean())
     return of_wrapper(loops.plain(net, opt, run))
 
@@ -138,4 +136,5 @@ for title in ("default", "sparse", "eager"):
             resumed, name, LOCAL_ERRORS[title]
         )
 for title, given in {"default": BACKWARD, "gated": GATED, "exact every": EXACT}.items():
-    CASES[f"feedback / {title} / residual blocks"] = partial(residual_blocks, given)
+    CASES[f"feedback / {title} / residual blocks"] = partial(residual_blocks, given, 5)
+    CASES[f"feedback / {title} / residual sequences"] = partial(residual_blocks, given, 5, 3)
