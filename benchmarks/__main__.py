@@ -13,7 +13,17 @@ import torch
 from tasks.errors import TaskError
 from tasks.files import write_atomically
 
-from . import calls, choices, compiled, memory, overhead, speed, widths
+from . import (
+    calls,
+    choices,
+    compiled,
+    feedback,
+    memory,
+    overhead,
+    parallel_parts,
+    speed,
+    widths,
+)
 from .report import describe_machine
 
 #: Modules with ``run(device)``, which returns a table and its figures, and some with
@@ -26,6 +36,8 @@ BENCHMARKS: dict[str, Any] = {
     "widths": widths,
     "calls": calls,
     "compiled": compiled,
+    "feedback": feedback,
+    "parallel_parts": parallel_parts,
 }
 
 

@@ -1,0 +1,108 @@
+"""Step time of hand-written loops with learned feedback over that of backpropagation."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.optim import Optimizer
+
+from .feedback_by_hand import BATCH, by_hand, CLASSES, INPUTS, mlp, WAYS
+from .feedback_matrices import MATRICES
+from .report import markdown_table
+from .timing import time_steps
+
+NETWORKS = ((3, 256), (6, 512), (6, 1024))
+_LEARNING_RATE = 1e-5  # small, so that random labels are not learned while times are measured
+_EVERY = 4
+
+#: The variants of the loops: how backward passes run, and how products are computed.
+VARIANTS = (*((way, "each") for way in WAYS), *((WAYS[-1], name) for name in [*MATRICES][1:]))
+
+
+def training_steps(
+    depth: int, width: int, batch_norm: bool, device: str, fused: bool = True
+) -> dict[str, Callable[[], None]]:
+    """Return four training steps, as one call, of backpropagation and of each loop.
+
+    Args:
+        depth: Number of hidden layers.
+        width: Their width.
+        batch_norm: Whether they have a batch norm.
+        device: Where the network is trained.
+        fused: Whether the network's Adam is fused; otherwise PyTorch chooses.
+    """
+    torch.manual_seed(0)
+    original = mlp(depth, width, batch_norm).to(device)
+    x = torch.randn(BATCH, INPUTS, device=device)
+    y = torch.randint(0, CLASSES, (BATCH,), device=device)
+
+    def loop_step(every: int, way: str, matrices: str) -> Callable[[], None]:
+        network = copy.deepcopy(original)
+        loop = by_hand(network, _adam(network, fused), every, way, matrices)
+        return lambda: _repeat(lambda: loop.step(x, y))
+
+    optimizer = _adam(original, fused)
+
+    def backpropagation_step() -> None:
+        optimizer.zero_grad()
+        F.cross_entropy(original(x), y).backward()
+        optimizer.step()
+
+    steps = {"backpropagation": lambda: _repeat(backpropagation_step)}
+    for every in (1, _EVERY):
+        for way, matrices in VARIANTS:
+            steps[f"every {every}, {way}, {matrices}"] = loop_step(every, way, matrices)
+    return steps
+
+
+def _repeat(step: Callable[[], None]) -> None:
+    for _ in range(_EVERY):
+        step()
+
+
+def _adam(network: nn.Module, fused: bool) -> Optimizer:
+    return torch.optim.Adam(network.parameters(), lr=_LEARNING_RATE, fused=fused or None)
+
+
+def run(
+    device: str,
+    networks: Sequence[tuple[int, int]] = NETWORKS,
+    blocks: int = 15,
+    fused: bool = True,
+) -> tuple[str, list[dict[str, Any]]]:
+    """Time all networks with the current number of threads and, on the CPU, with one.
+
+    Args:
+        device: Where the networks are trained.
+        networks: Depths and widths.
+        blocks: Number of blocks of steps that are measured.
+        fused: Whether the networks' Adam is fused.
+
+    Returns:
+        A table and its figures.
+    """
+    header = ["network", "norm", "threads", "loop", "ms / step", "over backpropagation", "range"]
+    rows, figures = [], []
+    current_threads = torch.get_num_threads()
+    counts = dict.fromkeys((current_threads, 1)) if device == "cpu" else (current_threads,)
+    try:
+        for threads in counts:
+            torch.set_num_threads(threads)
+            for depth, width in networks:
+                for batch_norm in (True, False):
+                    steps = training_steps(depth, width, batch_norm, device, fused)
+                    network = [f"{depth} x {width}", "batch" if batch_norm else "-", str(threads)]
+                    for name, t in time_steps(steps, blocks, length=2, warm_up=1).items():
+                        milliseconds = t.milliseconds / _EVERY
+                        times = [f"{milliseconds:.2f}", f"{t.ratio:.2f}", t.range]
+                        rows.append([*network, name, *times])
+                        figure = dict(zip(header, [*network, name], strict=False))
+                        figures.append({**figure, **t._asdict(), "milliseconds": milliseconds})
+    finally:
+        torch.set_num_threads(current_threads)
+    return markdown_table(header, rows), figures
