@@ -11,6 +11,7 @@ from .interfaces import (
     BidirectionalInterface,
     defer_backward,
     ForwardInterface,
+    OutputError,
     UnidirectionalInterface,
 )
 from .recurrent import CriticInterface, FutureGradient, StateSpec, TemporalInterface
@@ -39,6 +40,7 @@ __all__ = [
     "ForwardInterface",
     "BackwardInterface",
     "BidirectionalInterface",
+    "OutputError",
     "TemporalInterface",
     "CriticInterface",
     "StateSpec",

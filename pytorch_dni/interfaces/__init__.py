@@ -4,6 +4,7 @@ from ._backward import BackwardInterface
 from ._base import UnidirectionalInterface
 from ._bidirectional import BidirectionalInterface
 from ._deferred import backward, defer_backward
+from ._error import OutputError
 from ._forward import ForwardInterface
 
 __all__ = [
@@ -12,5 +13,6 @@ __all__ = [
     "BidirectionalInterface",
     "defer_backward",
     "ForwardInterface",
+    "OutputError",
     "UnidirectionalInterface",
 ]
