@@ -1,4 +1,4 @@
-"""Step time of hand-written loops with learned feedback over that of backpropagation."""
+"""Step time of learned feedback, in the wrapper and by hand, over that of backpropagation."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import nn, Tensor
 from torch.nn import functional as F
 from torch.optim import Optimizer
+
+from pytorch_dni import DNI
 
 from .feedback_by_hand import BATCH, by_hand, CLASSES, INPUTS, mlp, WAYS
 from .feedback_matrices import MATRICES
@@ -27,7 +29,7 @@ VARIANTS = (*((way, "each") for way in WAYS), *((WAYS[-1], name) for name in [*M
 def training_steps(
     depth: int, width: int, batch_norm: bool, device: str, fused: bool = True
 ) -> dict[str, Callable[[], None]]:
-    """Return four training steps, as one call, of backpropagation and of each loop.
+    """Return four training steps, as one call, of backpropagation, the wrapper and each loop.
 
     Args:
         depth: Number of hidden layers.
@@ -54,10 +56,28 @@ def training_steps(
         optimizer.step()
 
     steps = {"backpropagation": lambda: _repeat(backpropagation_step)}
+    for every in (1, _EVERY, 2 * _EVERY):
+        steps[f"DNI, exact_every={every}"] = _dni_step(original, every, fused, x, y)
     for every in (1, _EVERY):
         for way, matrices in VARIANTS:
             steps[f"every {every}, {way}, {matrices}"] = loop_step(every, way, matrices)
     return steps
+
+
+def _dni_step(
+    original: nn.Module, every: int, fused: bool, x: Tensor, y: Tensor
+) -> Callable[[], None]:
+    """Return the training steps of the library's wrapper, as one call."""
+    network = copy.deepcopy(original)
+    optimizer = _adam(network, fused)
+    wrapped = DNI(network, optimizer, exact_every=every)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        F.cross_entropy(wrapped(x), y).backward()
+        optimizer.step()
+
+    return lambda: _repeat(step)
 
 
 def _repeat(step: Callable[[], None]) -> None:

@@ -194,9 +194,10 @@ def test_all_variants_are_measured():
     before = torch.get_num_threads()
     text, figures = feedback.run("cpu", networks=((2, 8),), blocks=1)
     loops = {row["loop"] for row in figures}
-    assert len(loops) == 1 + 2 * (len(WAYS) + len(MATRICES) - 1)
+    assert len(loops) == 1 + 3 + 2 * (len(WAYS) + len(MATRICES) - 1)
     assert len(figures) == len(loops) * 2 * len({before, 1})
     assert "every 4, passes, stacked" in text
+    assert "DNI, exact_every=8" in text
     assert torch.get_num_threads() == before
 
 
