@@ -27,7 +27,8 @@ class OutputError:
 
     def __init__(self) -> None:
         self._value: Tensor | None = None
-        self._squares: dict[tuple[torch.dtype, torch.device], Scalar] = {}
+        # By type and device, the error and its sum of squares: all cuts ask for the same.
+        self._known: dict[tuple[torch.dtype, torch.device], tuple[Tensor, Scalar]] = {}
 
     @property
     def value(self) -> Tensor | None:
@@ -49,12 +50,12 @@ class OutputError:
         if grad is None or not grad.is_floating_point():
             return
         self._value = grad if feature_dim == -1 else grad.movedim(feature_dim, -1)
-        self._squares = {}
+        self._known = {}
         if current_backward_pass() is not None:
             call_after_backward_pass(self._forget)
 
     def _forget(self) -> None:
-        self._value, self._squares = None, {}
+        self._value, self._known = None, {}
 
     def known(self, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Scalar]:
         """Return the error, which must be known, in a type and on a device, and its sum of squares.
@@ -62,10 +63,11 @@ class OutputError:
         The parts of a network may lie on several devices, and the error lies on the last one's.
         """
         assert self._value is not None
-        value, key = self._value.to(device, dtype), (dtype, device)
-        if key not in self._squares:
-            self._squares[key] = sum_of_squares(value)
-        return value, self._squares[key]
+        key = dtype, device
+        if key not in self._known:
+            value = self._value.to(device, dtype)
+            self._known[key] = value, sum_of_squares(value)
+        return self._known[key]
 
 
 class ScaledError(NamedTuple):

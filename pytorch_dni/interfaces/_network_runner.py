@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Size, Tensor
 
 from .._normalization import Scalar
 from .._tree import map_tensors
@@ -75,6 +75,9 @@ class NetworkRunner(Runner):
 class FeedbackRunner(NetworkRunner):
     """For synthesizers with ``predicts = "feedback"``, which are given the error by itself."""
 
+    #: The last shapes that fitted: asking anew at each step takes as long as a small kernel.
+    _fitting: tuple[Size, Size] | None = None
+
     @property
     def takes_error(self) -> bool:
         """Whether the synthesizer needs the error: it does."""
@@ -82,8 +85,13 @@ class FeedbackRunner(NetworkRunner):
 
     def fits(self, trigger: Tensor, error: Tensor) -> bool:
         """Return whether the synthesizer maps such an error to such a trigger's gradient."""
-        fits = getattr(self.synthesizer, "fits", None)
-        return fits is None or bool(fits(error, trigger.movedim(self.feature_dim, -1)))
+        shapes = trigger.shape, error.shape
+        if shapes != self._fitting:
+            fits = getattr(self.synthesizer, "fits", None)
+            if fits is not None and not fits(error, trigger.movedim(self.feature_dim, -1)):
+                return False
+            self._fitting = shapes
+        return True
 
     def run(
         self,
