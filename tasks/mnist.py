@@ -19,7 +19,7 @@ CLASSES = 10
 PIXELS = 28 * 28
 _MEAN, _STD = 0.1307, 0.3081  # of the pixels of the training images
 
-_LEARNING_RATE = 3e-4
+LEARNING_RATE = 3e-4
 _NORMS = {"batch": nn.BatchNorm1d, "layer": nn.LayerNorm}
 _ACTIVATIONS = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU, "tanh": nn.Tanh}
 
@@ -140,10 +140,16 @@ def mnist_parser(
         batch=256,
         every=78,
         default_length="one epoch",
-        lr=_LEARNING_RATE,
+        lr=LEARNING_RATE,
         modes=modes,
         default_modes=default_modes,
     )
+    add_network_options(parser)
+    return parser
+
+
+def add_network_options(parser: options.Parser) -> None:
+    """Add options on the data and the kind of network."""
     add_image_options(parser, "MNIST", "MNIST/")
     parser.add_argument(
         "--network",
@@ -152,26 +158,30 @@ def mnist_parser(
         help="fully connected (mlp) or convolutional (cnn) network (default: %(default)s)",
     )
     parser.add_integer("--hidden", 256, "width of the fully connected layers")
-    return parser
 
 
-def parser() -> options.Parser:
-    """Return a parser with the options of this program."""
-    parser = mnist_parser("mnist", __doc__, default_modes=DEFAULT_MODES)
-    add = parser.add_argument
+def add_layer_options(parser: options.Parser) -> None:
+    """Add options on the layers of the fully connected network."""
     parser.add_integer("--depth", 3, "number of hidden layers of the mlp")
-    add(
+    parser.add_argument(
         "--norm",
         choices=[*_NORMS, "none"],
         default="batch",
         help="normalisation in the hidden layers of the mlp (default: %(default)s)",
     )
-    add(
+    parser.add_argument(
         "--activation",
         choices=[*_ACTIVATIONS],
         default="relu",
         help="activation function of the mlp (default: %(default)s)",
     )
+
+
+def parser() -> options.Parser:
+    """Return a parser with the options of this program."""
+    parser = mnist_parser("mnist", __doc__, default_modes=DEFAULT_MODES)
+    add_layer_options(parser)
+    add = parser.add_argument
     add(
         "--layers",
         type=lambda text: text.split(","),

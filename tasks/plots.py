@@ -78,6 +78,32 @@ def plot_histories(
     return to_png(figure)
 
 
+def plot_cosines(cosines: Mapping[str, Sequence[tuple[int, Sequence[float]]]]) -> bytes:
+    """Plot cosine similarities by depth over training steps, a panel for each label.
+
+    Args:
+        cosines: By label, pairs of a step and the cosines of the parts, the first part first.
+    """
+    figure = new_figure(2.6 * len(cosines) + 0.8, 3)
+    panels = figure.subplots(1, len(cosines), squeeze=False, sharey=True)[0]
+    image = None
+    for axes, (label, rows) in zip(panels, cosines.items(), strict=True):
+        steps = [step for step, _ in rows]
+        width = (steps[-1] - steps[0]) / max(len(steps) - 1, 1) or 1
+        depth = len(rows[0][1])
+        extent = (steps[0] - width / 2, steps[-1] + width / 2, 0.5, depth + 0.5)
+        values = [[row[part] for _, row in rows] for part in range(depth)]
+        image = axes.imshow(
+            values, vmin=-1, vmax=1, cmap="RdBu", aspect="auto", origin="lower", extent=extent
+        )
+        axes.set(title=label, xlabel="step")
+        axes.set_yticks(range(1, depth + 1))
+    panels[0].set_ylabel("part (the last one is exact)")
+    assert image is not None
+    figure.colorbar(image, ax=panels, label="cosine to the exact gradient")
+    return to_png(figure)
+
+
 def plot_test_errors(history: Sequence[Mapping[str, Any]], title: str) -> bytes:
     """Plot test errors over training steps: one curve for each label, the mean over seeds."""
     figure = new_figure(7, 4.5)
