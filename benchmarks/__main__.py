@@ -21,6 +21,7 @@ from . import (
     memory,
     overhead,
     parallel_parts,
+    peers,
     speed,
     widths,
 )
@@ -38,6 +39,7 @@ BENCHMARKS: dict[str, Any] = {
     "compiled": compiled,
     "feedback": feedback,
     "parallel_parts": parallel_parts,
+    "peers": peers,
 }
 
 
