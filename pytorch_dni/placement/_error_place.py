@@ -57,9 +57,8 @@ def find_error_place(
     The gradient at the last cut, the one nearest to the output, holds the same information as that
     at the output. It is taken where the network does not return one small tensor: where it returns
     several, or its loss, or one with more features than the activations. It is also taken in
-    residual networks whose output has positions (a transformer of 4 blocks on characters: 3.02
-    bits after 600 steps, 3.63 from the output's error), but not in those with one output a sample
-    (a residual network of 6 blocks, CIFAR-10, one epoch: 41.0 %, from the output's error RESNET %).
+    residual networks whose output has positions: a character transformer of 4 blocks reached 3.02
+    bits after 600 steps, and 3.63 from the output's error (backpropagation 2.70).
 
     Args:
         calls: The calls of a run.
