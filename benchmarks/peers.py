@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from statistics import mean, stdev
@@ -63,30 +64,49 @@ def run(
     if bio_module is None:
         print(_NOT_INSTALLED, file=sys.stderr)
     compared = methods(bio_module)
-    header = ["network", "method", "test accuracy %", "std", "step time / backpropagation's"]
-    rows, figures = [], []
+    figures = []
     for network, build in networks.items():
-        accuracies: dict[str, list[float]] = {name: [] for name in compared}
-        for seed in seeds:
-            trainings = {}
-            for name, method in compared.items():
-                training = _train(method, build, task, seed, epochs, device)
-                accuracies[name].append(_accuracy(training.model, task))
-                trainings[name] = training
-        # The networks of the last seed go on training while their steps are timed.
-        timings = _time(trainings, task, seeds[-1], blocks)
+        accuracies, trainings = _train_all(compared, build, task, seeds, epochs, device)
+        batches = [task.training_batch(seeds[-1], step) for step in range(_TIMED_BATCHES)]
+        timings = _time(trainings, batches, blocks, device)
         for name, found in accuracies.items():
-            std = f"{stdev(found):.2f}" if len(found) > 1 else "-"
-            ratio = f"{timings[name].ratio:.2f}"
-            rows.append([network, name, f"{mean(found):.2f}", std, ratio])
             figure = {"network": network, "method": name, "accuracies": found}
             figures.append({**figure, **timings[name]._asdict()})
-    return markdown_table(header, rows), figures
+    return _table(figures), figures
+
+
+def _table(figures: Sequence[Mapping[str, Any]]) -> str:
+    header = ["network", "method", "test accuracy %", "std", "step time / backpropagation's"]
+    rows = []
+    for figure in figures:
+        accuracies = figure["accuracies"]
+        std = f"{stdev(accuracies):.2f}" if len(accuracies) > 1 else "-"
+        cells = [f"{mean(accuracies):.2f}", std, f"{figure['ratio']:.2f}"]
+        rows.append([figure["network"], figure["method"], *cells])
+    return markdown_table(header, rows)
 
 
 def _mnist(device: str) -> ImageTask:
     args = mnist.parser().parse_args([f"--batch={BATCH}", f"--device={device}"])
     return mnist.MNISTTask(args, args.depth)
+
+
+def _train_all(
+    compared: Mapping[str, Method],
+    build: Callable[[], nn.Module],
+    task: ImageTask,
+    seeds: Sequence[int],
+    epochs: int,
+    device: str,
+) -> tuple[dict[str, list[float]], dict[str, Training]]:
+    """Return the test accuracies of each method, and its network of the last seed."""
+    accuracies: dict[str, list[float]] = {name: [] for name in compared}
+    trainings: dict[str, Training] = {}
+    for seed in seeds:
+        for name, method in compared.items():
+            trainings[name] = _train(method, build, task, seed, epochs, device)
+            accuracies[name].append(_accuracy(trainings[name].model, task))
+    return accuracies, trainings
 
 
 def _train(
@@ -119,15 +139,16 @@ def _accuracy(model: nn.Module, task: ImageTask) -> float:
 
 
 def _time(
-    trainings: Mapping[str, Training], task: ImageTask, seed: int, blocks: int
+    trainings: Mapping[str, Training], batches: Sequence[Batch], blocks: int, device: str
 ) -> dict[str, Timing]:
-    """Time the steps of trained networks in turn, with one thread."""
-    batches = [task.training_batch(seed, step) for step in range(_TIMED_BATCHES)]
+    """Time further steps of trained networks in turn, with one thread."""
     steps = {name: _step_on_next(training, batches) for name, training in trainings.items()}
+    # The CPU time of one thread is its step time, and other programs hardly change it.
+    clock = time.process_time if device == "cpu" else time.perf_counter
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        return time_steps(steps, blocks, length=_TIMED_BATCHES // 2)
+        return time_steps(steps, blocks, length=_TIMED_BATCHES // 2, clock=clock)
     finally:
         torch.set_num_threads(threads)
 

@@ -28,6 +28,13 @@ def test_times_are_relative_to_the_first():
     assert found["b"].low <= found["b"].ratio <= found["b"].high
 
 
+def test_another_clock_can_be_given():
+    ticks = iter(range(100))
+    found = time_steps({"a": lambda: None, "b": lambda: next(ticks)}, 2, 1, 0, lambda: next(ticks))
+    assert found["a"].milliseconds == 1000
+    assert found["b"].ratio == 2
+
+
 @needs_data
 def test_all_choices_are_measured():
     _, figures = choices.run("cpu", steps=2)
