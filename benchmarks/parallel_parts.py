@@ -1,6 +1,5 @@
 """Step time when the backward passes of the parts run on two threads at a time.
 
-FINDING
 The network is trained with learned feedback, and only steps without exact gradients are measured:
 once the error is known, no part waits for another one.
 """
