@@ -65,8 +65,9 @@ class ErrorMap(nn.Module):
 
     def backpropagate(self, tape: MapTape, delta: Tensor, factor: float) -> ParameterGrads:
         """Return the weight's gradient; ``factor * delta`` is the gradient of the output."""
-        grad = delta.reshape(-1, len(self.weight)).t().mm(tape.rows)
-        return [(self.weight, grad.mul_(factor / tape.unit))]
+        weight = self.weight
+        grad = _matrix(delta, len(weight)).t().mm(tape.rows)
+        return [(weight, grad.mul_(factor / tape.unit))]
 
 
 class PositionMap(ErrorMap):
@@ -98,10 +99,9 @@ class PositionMap(ErrorMap):
         self, error: Tensor, base: Tensor, unit: float, factor: float, gain: float = 0.0
     ) -> tuple[Tensor, MapTape] | None:
         """Compute as in the base class; there is always a tape."""
-        rows = error.reshape(-1, error.shape[-1])
-        added = base.reshape(-1, base.shape[-1])
+        rows, added = _matrix(error, error.shape[-1]), _matrix(base, base.shape[-1])
         output = torch.addmm(added, rows, self.weight.t(), beta=gain, alpha=factor / unit)
-        return output.view(base.shape), MapTape(rows, unit)
+        return output if added is base else output.view(base.shape), MapTape(rows, unit)
 
 
 class SpreadMap(ErrorMap):
@@ -226,6 +226,11 @@ def error_map(
     if before[:1] == positions[:1] and len(before) <= 4 and len(positions) <= 4:
         return SpreadMap(error_shape[1:], shape[1:], max_parameters)
     return None
+
+
+def _matrix(tensor: Tensor, columns: int) -> Tensor:
+    """Return a tensor as a matrix; a view of one that is so already takes longer than this."""
+    return tensor if tensor.dim() == 2 else tensor.reshape(-1, columns)
 
 
 def _stride(before: Sequence[int], positions: Sequence[int]) -> int:
