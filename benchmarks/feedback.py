@@ -1,4 +1,12 @@
-"""Step time of learned feedback, in the wrapper and by hand, over that of backpropagation."""
+"""Step time of learned feedback, in the wrapper and by hand, over that of backpropagation.
+
+The column ``operators`` counts the operators of PyTorch in a step. By default, only the fastest
+hand-written loop is measured. This prints all of them::
+
+    from benchmarks import feedback
+
+    print(feedback.run("cpu", variants=feedback.VARIANTS)[0])
+"""
 
 from __future__ import annotations
 
@@ -13,6 +21,7 @@ from torch.optim import Optimizer
 
 from pytorch_dni import DNI
 
+from .calls import OperatorCounter
 from .feedback_by_hand import BATCH, by_hand, CLASSES, INPUTS, mlp, WAYS
 from .feedback_matrices import MATRICES
 from .report import markdown_table
@@ -21,13 +30,20 @@ from .timing import time_steps
 NETWORKS = ((3, 256), (6, 512), (6, 1024))
 _LEARNING_RATE = 1e-5  # small, so that random labels are not learned while times are measured
 _EVERY = 4
+_SAMPLED = 8  # DNI computes the figures of stats() in one step of eight
 
 #: The variants of the loops: how backward passes run, and how products are computed.
 VARIANTS = (*((way, "each") for way in WAYS), *((WAYS[-1], name) for name in [*MATRICES][1:]))
+FASTEST = (("cut nodes", "each"),)
 
 
 def training_steps(
-    depth: int, width: int, batch_norm: bool, device: str, fused: bool = True
+    depth: int,
+    width: int,
+    batch_norm: bool,
+    device: str,
+    fused: bool = True,
+    variants: Sequence[tuple[str, str]] = FASTEST,
 ) -> dict[str, Callable[[], None]]:
     """Return four training steps, as one call, of backpropagation, the wrapper and each loop.
 
@@ -37,6 +53,7 @@ def training_steps(
         batch_norm: Whether they have a batch norm.
         device: Where the network is trained.
         fused: Whether the network's Adam is fused; otherwise PyTorch chooses.
+        variants: The hand-written loops, some of :data:`VARIANTS`.
     """
     torch.manual_seed(0)
     original = mlp(depth, width, batch_norm).to(device)
@@ -59,7 +76,7 @@ def training_steps(
     for every in (1, _EVERY, 2 * _EVERY):
         steps[f"DNI, exact_every={every}"] = _dni_step(original, every, fused, x, y)
     for every in (1, _EVERY):
-        for way, matrices in VARIANTS:
+        for way, matrices in variants:
             steps[f"every {every}, {way}, {matrices}"] = loop_step(every, way, matrices)
     return steps
 
@@ -94,6 +111,7 @@ def run(
     networks: Sequence[tuple[int, int]] = NETWORKS,
     blocks: int = 15,
     fused: bool = True,
+    variants: Sequence[tuple[str, str]] = FASTEST,
 ) -> tuple[str, list[dict[str, Any]]]:
     """Time all networks with the current number of threads and, on the CPU, with one.
 
@@ -102,12 +120,12 @@ def run(
         networks: Depths and widths.
         blocks: Number of blocks of steps that are measured.
         fused: Whether the networks' Adam is fused.
+        variants: The hand-written loops, some of :data:`VARIANTS`.
 
     Returns:
         A table and its figures.
     """
-    header = ["network", "norm", "threads", "loop", "ms / step", "over backpropagation", "range"]
-    rows, figures = [], []
+    figures: list[dict[str, Any]] = []
     current_threads = torch.get_num_threads()
     counts = dict.fromkeys((current_threads, 1)) if device == "cpu" else (current_threads,)
     try:
@@ -115,14 +133,38 @@ def run(
             torch.set_num_threads(threads)
             for depth, width in networks:
                 for batch_norm in (True, False):
-                    steps = training_steps(depth, width, batch_norm, device, fused)
-                    network = [f"{depth} x {width}", "batch" if batch_norm else "-", str(threads)]
-                    for name, t in time_steps(steps, blocks, length=2, warm_up=1).items():
-                        milliseconds = t.milliseconds / _EVERY
-                        times = [f"{milliseconds:.2f}", f"{t.ratio:.2f}", t.range]
-                        rows.append([*network, name, *times])
-                        figure = dict(zip(header, [*network, name], strict=False))
-                        figures.append({**figure, **t._asdict(), "milliseconds": milliseconds})
+                    steps = training_steps(depth, width, batch_norm, device, fused, variants)
+                    norm = "batch" if batch_norm else "-"
+                    network = {"network": f"{depth} x {width}", "norm": norm, "threads": threads}
+                    figures += [network | figure for figure in _measure(steps, blocks)]
     finally:
         torch.set_num_threads(current_threads)
-    return markdown_table(header, rows), figures
+    return _table(figures), figures
+
+
+def _measure(steps: dict[str, Callable[[], None]], blocks: int) -> list[dict[str, Any]]:
+    """Return times and operators of training steps, for one step of each."""
+    figures = []
+    for name, t in time_steps(steps, blocks, length=2, warm_up=1).items():
+        figure = {"loop": name, **t._asdict(), "milliseconds": t.milliseconds / _EVERY}
+        with OperatorCounter() as counter:
+            for _ in range(_SAMPLED // _EVERY):
+                steps[name]()
+        figures.append({**figure, "operators": counter.count / _SAMPLED})
+    return figures
+
+
+def _table(figures: list[dict[str, Any]]) -> str:
+    labels = ["network", "norm", "threads", "loop"]
+    header = [*labels, "ms / step", "over backpropagation", "range", "operators"]
+    rows = [
+        [
+            *(str(f[label]) for label in labels),
+            f"{f['milliseconds']:.2f}",
+            f"{f['ratio']:.2f}",
+            f"{f['low']:.2f} to {f['high']:.2f}",
+            f"{f['operators']:.0f}",
+        ]
+        for f in figures
+    ]
+    return markdown_table(header, rows)

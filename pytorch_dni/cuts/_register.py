@@ -282,8 +282,8 @@ class Cuts:
 
 def _replaced(output: Any, activation: Tensor, passed: Tensor | None) -> Any:
     """Return an output with another tensor in the place of its activation; None for no change."""
-    if passed is None:
-        return None
+    if passed is None or output is activation:
+        return passed
     return map_floating(output, lambda tensor: passed if tensor is activation else tensor)
 
 

@@ -18,6 +18,7 @@ from ._base import UnidirectionalInterface
 from ._deferred import backward, check_graph
 from ._error import OutputError, ScaledError
 from ._gradient_crossing import CutPolicy, GradientCrossing
+from ._modes import detached, synthesizer_mode
 from ._network_runner import FeedbackRunner
 from ._pending import PendingUpdate
 from ._prediction import FromError, LossGradient, Prediction, RegressedMessage
@@ -44,10 +45,6 @@ class BackwardInterface(UnidirectionalInterface):
 
     Source: Jaderberg et al. 2017, section 2.1.
     """
-
-    @property
-    def _predicts(self) -> str:
-        return getattr(self.synthesizer, "predicts", DNI_Network.predicts)
 
     @property
     def takes_error(self) -> bool:
@@ -140,30 +137,28 @@ class BackwardInterface(UnidirectionalInterface):
             is bootstrapped from synthetic ones of later cuts: Jaderberg et al. 2017, section 2.1.
         """
         needs_no_prediction = not policy.part_learns or policy.bp_lambda == 1
-        scaled = self._scaled(error, trigger)
-        unknown = self.takes_error and scaled is None
-        if unknown or (true is None and needs_no_prediction):
-            self.learner.mark_step()
-            return true if policy.part_learns else None
-        with torch.no_grad():
+        with synthesizer_mode(trigger.device.type):
+            scaled = self._scaled(error, trigger) if self.runner.takes_error else None
+            unknown = self.runner.takes_error and scaled is None
+            if unknown or (true is None and needs_no_prediction):
+                self.learner.mark_step()
+                return true if policy.part_learns else None
             prediction = self.predict(trigger, context, scaled)
             self._learn_in_backward(prediction, true)
             if needs_no_prediction:
                 return true if policy.part_learns else None
-            synthetic = prediction.message.to(trigger.dtype)
+            synthetic = detached(prediction.message, trigger.dtype)
             if true is None or not policy.bp_lambda:
                 return synthetic
             return torch.lerp(synthetic, true, policy.bp_lambda)
 
     def _scaled(self, error: OutputError | None, trigger: Tensor) -> ScaledError | None:
         """Return the error in units of its size; None where it is not known or does not fit."""
-        if not self.takes_error or error is None or error.value is None:
-            return None
-        if not self.runner.fits(trigger, error.value):
+        value = None if error is None else error.value
+        if error is None or value is None or not self.runner.fits(trigger, value):
             return None
         assert self.error_input is not None
-        with torch.no_grad():
-            return self.error_input.scaled(*error.known(self.dtype, trigger.device))
+        return self.error_input.scaled(*error.known(self.dtype, trigger.device))
 
     def _learn_in_backward(self, prediction: Prediction, true: Tensor | None) -> None:
         if true is not None:

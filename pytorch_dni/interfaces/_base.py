@@ -16,7 +16,7 @@ from ..synthesizers.base import Hidden
 from ._deferred import current_scope
 from ._error import ErrorInput, ScaledError
 from ._learner import Learner, Trained
-from ._modes import synthesizer_mode
+from ._modes import detached, synthesizer_mode
 from ._optimizer import OptimizerFactory
 from ._pending import PendingUpdate
 from ._prediction import FromError, Prediction, RegressedMessage
@@ -72,6 +72,7 @@ class UnidirectionalInterface(StoredInterface):
             # It is no submodule: the user's optimizer must not train its parameters too.
             object.__setattr__(self, "synthesizer", synthesizer.train())
         self.trains_itself = optim is not None
+        self._predicts: str = getattr(synthesizer, "predicts", DNI_Network.predicts)
         # A list, since looking parameters up through modules takes longer than a small kernel.
         self.weights: list[nn.Parameter] = [*synthesizer.parameters()]
         self.name = name
@@ -172,7 +173,7 @@ class UnidirectionalInterface(StoredInterface):
             message: The true message.
             valid_mask: Samples, ``(batch,)``, that count; None for all.
         """
-        message = message.detach().to(self.dtype)
+        message = detached(message, self.dtype)
         # A backward pass may run in the scope of the forward pass, too.
         with synthesizer_mode(message.device.type):
             update = prediction.learn(message, valid_mask)
@@ -206,7 +207,7 @@ class UnidirectionalInterface(StoredInterface):
         if context is None and self.context_size is not None:
             self.check(trigger, context)
         with synthesizer_mode(trigger.device.type):
-            return self.ask(trigger.detach().to(self.dtype), context, self.hidden, error)
+            return self.ask(detached(trigger, self.dtype), context, self.hidden, error)
 
     def ask(
         self,

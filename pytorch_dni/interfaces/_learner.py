@@ -292,7 +292,8 @@ class _Collected:
         """Add a lesson; a module that is called often gives many, whose gradients are summed."""
         for parameter, grad in lesson.grads or ():
             self._grads.add(parameter, grad)
-        self._lessons.append(lesson._replace(grads=None))
+        kept = lesson.output, lesson.error, lesson.square, lesson.again
+        self._lessons.append(Lesson(None, *kept))
 
     def lessons(self) -> list[Lesson]:
         """Return all lessons; the last one holds the summed gradients."""

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
+from torch import Tensor
 
 _UNCHANGED = nullcontext()
 
@@ -18,6 +19,16 @@ def synthesizer_mode(device: str) -> AbstractContextManager[object]:
     if torch.is_autocast_enabled(device):
         return _without_autocast(device)
     return torch.no_grad() if torch.is_grad_enabled() else _UNCHANGED
+
+
+def detached(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return a tensor without its graph and in a type: itself, if it is so already.
+
+    The calls that would return the same tensor again take as long as a small kernel.
+    """
+    if tensor.requires_grad:
+        tensor = tensor.detach()
+    return tensor if tensor.dtype == dtype else tensor.to(dtype)
 
 
 @contextmanager

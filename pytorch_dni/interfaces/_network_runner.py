@@ -23,11 +23,8 @@ class NetworkRunner(Runner):
     ) -> None:
         super().__init__(synthesizer, context_size, feature_dim, owner)
         self._move_features = feature_dim != -1 and synthesizer.features_last
-
-    @property
-    def takes_error(self) -> bool:
-        """Whether the error is joined to the synthesizer's input, too."""
-        return bool(self.synthesizer.takes_error)
+        # Joined to its input, or given by itself.
+        self.takes_error = synthesizer.takes_error or synthesizer.predicts == "feedback"
 
     def fits(self, trigger: Tensor, error: Tensor) -> bool:
         """Return whether the error can be joined to a trigger, at its positions or broadcast."""
@@ -78,11 +75,6 @@ class FeedbackRunner(NetworkRunner):
     #: The last shapes that fitted: asking anew at each step takes as long as a small kernel.
     _fitting: tuple[Size, Size] | None = None
 
-    @property
-    def takes_error(self) -> bool:
-        """Whether the synthesizer needs the error: it does."""
-        return True
-
     def fits(self, trigger: Tensor, error: Tensor) -> bool:
         """Return whether the synthesizer maps such an error to such a trigger's gradient."""
         shapes = trigger.shape, error.shape
@@ -117,8 +109,8 @@ class FeedbackRunner(NetworkRunner):
     def _by_hand(self, trigger: Tensor, unit: Scalar, error: ScaledError) -> Run | None:
         if not isinstance(self.synthesizer, Feedback_DNI):
             return None
-        numbers = unit, error.unit, error.decay
-        if any(isinstance(number, Tensor) for number in numbers):
+        on_device = isinstance(unit, Tensor) or isinstance(error.unit, Tensor)
+        if on_device or isinstance(error.decay, Tensor):
             # On an accelerator, reading the units would stall the queue.
             unit = 1.0
             recorded = self.synthesizer.record(trigger, error.value / error.unit, 1.0, 1.0)

@@ -15,7 +15,7 @@ from .._normalization import RunningScale, Scalar, sum_of_squares
 from .._statistics import RunningMoments
 from ..synthesizers.base import Hidden
 from ._error import ErrorInput, ScaledError
-from ._modes import synthesizer_mode
+from ._modes import detached, synthesizer_mode
 from ._pending import Change, Lesson, PendingUpdate
 from ._run import Run
 
@@ -105,7 +105,7 @@ class RegressedMessage(Prediction):
         own: ParameterGrads | None = None,
         given: FromError | None = None,
     ) -> None:
-        message = run.output.detach()
+        message = detached(run.output, run.output.dtype)
         if scale is not None and run.unit is not unit:
             message = message * unit
         super().__init__(message, run.hidden, ask)

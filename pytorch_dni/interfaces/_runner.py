@@ -28,11 +28,13 @@ class Runner(ABC):
 
     Attributes:
         takes_context: Whether the synthesizer takes a context.
+        takes_error: Whether the synthesizer needs the error.
         checks: Whether there is anything to check.
         mlp: The MLP that is all of the synthesizer; None where it is not one.
     """
 
     takes_context: bool
+    takes_error: bool = False
 
     def __init__(
         self, synthesizer: nn.Module, context_size: int | None, feature_dim: int, owner: str
@@ -68,11 +70,6 @@ class Runner(ABC):
     def arranged(self, trigger: Tensor) -> Tensor:
         """Return the trigger in the shape that the synthesizer takes."""
         return trigger
-
-    @property
-    def takes_error(self) -> bool:
-        """Whether the synthesizer needs the error."""
-        return False
 
     @property
     def error_input(self) -> str | None:

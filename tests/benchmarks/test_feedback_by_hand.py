@@ -192,13 +192,29 @@ def test_parallel_backward_passes_change_nothing(network):
 
 def test_all_variants_are_measured():
     before = torch.get_num_threads()
-    text, figures = feedback.run("cpu", networks=((2, 8),), blocks=1)
+    text, figures = feedback.run("cpu", networks=((2, 8),), blocks=1, variants=feedback.VARIANTS)
     loops = {row["loop"] for row in figures}
     assert len(loops) == 1 + 3 + 2 * (len(WAYS) + len(MATRICES) - 1)
     assert len(figures) == len(loops) * 2 * len({before, 1})
     assert "every 4, passes, stacked" in text
     assert "DNI, exact_every=8" in text
     assert torch.get_num_threads() == before
+
+
+def test_one_loop_is_measured_by_default_and_operators_are_counted():
+    _, figures = feedback.run("cpu", networks=((2, 8),), blocks=1)
+    network = [row for row in figures if row["norm"] == "-"][:6]
+    operators = {row["loop"]: row["operators"] for row in network}
+    assert [*operators] == [
+        "backpropagation",
+        "DNI, exact_every=1",
+        "DNI, exact_every=4",
+        "DNI, exact_every=8",
+        "every 1, cut nodes, each",
+        "every 4, cut nodes, each",
+    ]
+    counts = [operators[name] for name in [*operators][:3]]
+    assert counts[0] < counts[2] < counts[1]
 
 
 def test_threads_are_compared(monkeypatch):

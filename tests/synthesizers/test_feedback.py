@@ -13,7 +13,9 @@ from pytorch_dni import Feedback_DNI, LocalError_DNI, SynthesizerError
 # flattened positions, maps of equal and of other resolutions, and positions that differ.
 SHAPES = [
     ((4, 6), (4, 3)),
+    ((4, 6), (4, 17)),  # lessons from errors of 16 features or more are computed another way
     ((4, 5, 6), (4, 5, 3)),
+    ((4, 5, 6), (4, 5, 17)),
     ((4, 5, 6), (4, 3)),
     ((4, 5, 6), (20, 3)),
     ((4, 3, 2, 6), (4, 3)),
@@ -63,6 +65,7 @@ def test_the_backward_pass_by_hand_equals_autograds(
     assert len(grads) == len(expected)
     for parameter, grad in zip(net.parameters(), expected, strict=True):
         torch.testing.assert_close(grads[parameter], grad)
+        assert grads[parameter].stride() == parameter.stride()  # fused optimizers rely on it
         assert parameter.grad is None
 
 
