@@ -169,6 +169,8 @@ class Cuts:
             and (example or plan.activations[site.name].requires_grad)
         }
         built, place = self._interfaces.build_all(plan.sites, activations, plan.error)
+        # Activations on the meta device have no values: a later pass builds their interfaces.
+        built = {name: i for name, i in built.items() if not activations[name].is_meta}
         if not example:
             for name, interface in built.items():
                 self._interfaces.check(interface, activations[name])
@@ -206,7 +208,7 @@ class Cuts:
         if not self._learning():
             return None
         activation = first_activation(output)
-        if activation is None or not activation.requires_grad:
+        if activation is None or not activation.requires_grad or activation.is_meta:
             return None
         if self._errors.is_source(name):
             return _replaced(output, activation, self._method.pass_source(activation))

@@ -3,6 +3,7 @@
 from ._error_place import ErrorPlace, feature_dim
 from ._first_run import CutPlan, FirstRun
 from ._graph import PartChain
+from ._layers import takes_hooks
 from ._parts import Part, parts_table
 from ._selection import Layers, select, Selection
 from ._sites import Site
@@ -19,4 +20,5 @@ __all__ = [
     "select",
     "Selection",
     "Site",
+    "takes_hooks",
 ]

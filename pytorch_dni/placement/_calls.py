@@ -10,6 +10,7 @@ from torch.autograd.graph import Node
 from .._torch import version
 from .._tree import first_activation
 from ._cost import Cost
+from ._layers import is_unit, outer_modules
 from ._selection import Selection
 
 
@@ -38,7 +39,7 @@ class Call(NamedTuple):
 
 
 class CallRecorder:
-    """Records the calls of a network's leaf modules, and of the modules that the user chose.
+    """Records the calls of a network's layers and leaf modules, and of the modules that the user chose.
 
     Args:
         network: The network.
@@ -62,10 +63,11 @@ class CallRecorder:
     def watched(self) -> dict[str, nn.Module]:
         """Return the modules whose calls are recorded, by qualified name."""
         chosen = {*self._selection.named, *self._selection.found}
+        outer = outer_modules(self._network)
         return {
             name: module
             for name, module in self._network.named_modules()
-            if name and (name in chosen or next(module.children(), None) is None)
+            if name in chosen or (name in outer and is_unit(module))
         }
 
     def record(self, name: str, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:

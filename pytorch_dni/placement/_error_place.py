@@ -11,7 +11,7 @@ from torch.autograd.graph import Node
 
 from .._torch import leaf_of
 from ._calls import Call
-from ._selection import has_weight
+from ._layers import has_weight
 from ._sites import Site
 
 _CONVOLUTIONS = (

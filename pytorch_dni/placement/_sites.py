@@ -14,7 +14,8 @@ from ..errors import SelectionError
 from ._calls import Call
 from ._cost import balanced
 from ._graph import separating
-from ._selection import has_weight, Selection
+from ._layers import has_weight
+from ._selection import Selection
 
 
 class Site(NamedTuple):
