@@ -126,8 +126,15 @@ class Cuts:
 
     # Placing the cuts.
 
-    def place_by_example(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def place_by_example(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], example: bool = True
+    ) -> None:
         """Place the cuts, and build their interfaces, from a pass on example input.
+
+        Args:
+            args: Arguments of the network.
+            kwargs: Keywords of the network.
+            example: Whether they are an example, and not those of a pass of training.
 
         Raises:
             DNIError: There is no place to cut, or a synthesizer cannot be built. Nothing has
@@ -139,7 +146,7 @@ class Cuts:
         self._handles.remove()
         try:
             self._inputs.begin(args, kwargs)
-            self._apply_plan(self._first_pass.trace(args, kwargs), example=True)
+            self._apply_plan(self._first_pass.trace(args, kwargs, example), example=True)
         finally:
             self._inputs.forget()
             if registered:
@@ -156,7 +163,7 @@ class Cuts:
         assert self._first_pass is not None
         if self._first_pass.needs_trace and self._learning():
             # The graph has to be seen before any part learns: the first input is the example.
-            self.place_by_example(args, kwargs)
+            self.place_by_example(args, kwargs, example=False)
             self._begin_pass(module, args, kwargs)
         else:
             self._first_pass.begin(args, kwargs)

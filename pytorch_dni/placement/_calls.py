@@ -39,7 +39,7 @@ class Call(NamedTuple):
 
 
 class CallRecorder:
-    """Records the calls of a network's layers and leaf modules, and of the modules that the user chose.
+    """Records the calls of a network's layers and leaf modules, and of chosen modules.
 
     Args:
         network: The network.

@@ -11,7 +11,7 @@ import torch
 from torch import nn, Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
-from .._tree import floating_tensors
+from .._tree import differentiable_tensors, reachable_tensors, tensors
 from ..errors import SelectionError
 from ._calls import Call, CallRecorder
 from ._error_place import ErrorPlace, find_error_place
@@ -19,6 +19,7 @@ from ._graph import PartChain
 from ._parts import Part, parts_between
 from ._selection import Selection
 from ._sites import find_sites, Site
+from ._untouched import untouched
 
 
 class CutPlan(NamedTuple):
@@ -92,10 +93,18 @@ class FirstRun:
             DNIError: A cut does not separate the network, where it must.
         """
         calls, cost = self._recorder.calls, self._recorder.cost
-        outputs = [tensor for tensor in floating_tensors(output) if tensor.requires_grad]
+        ends = [tensor for tensor in tensors(output) if tensor.requires_grad]
+        # Attributes of an object are not always outputs: a cache of keys and values is none.
+        ends = ends or [tensor for tensor in reachable_tensors(output) if tensor.requires_grad]
+        if self._selection.parts is not None and not ends:
+            raise SelectionError(
+                f"layers={self._selection.parts}: the network returned a {type(output).__name__}, "
+                "in which no tensor that requires a gradient was found, so that nothing tells "
+                "which places its result goes through. Return tensors, or name modules in layers"
+            )
         total = cost.total, cost.products
         sites = find_sites(
-            self._selection, self._skip_last_layer, self.watched(), calls, outputs, total
+            self._selection, self._skip_last_layer, self.watched(), calls, ends, total
         )
         if not sites:
             raise SelectionError(
@@ -104,47 +113,60 @@ class FirstRun:
                 "layers, or give skip_last_layer=False"
             )
         if self.needs_trace:
-            _check_separation(calls, sites, outputs)
+            _check_separation(calls, sites, ends)
         at = {call.name: call.output for call in calls}
         activations = {site.name: at[site.name] for site in sites if site.name in at}
-        error = find_error_place(calls, sites, outputs)
+        error = find_error_place(calls, sites, differentiable_tensors(output))
         return CutPlan(sites, parts_between(calls, sites), activations, error)
 
-    def trace(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> CutPlan:
-        """Run the network once in evaluation, and return the plan of that pass.
+    def trace(self, args: tuple[Any, ...], kwargs: dict[str, Any], example: bool) -> CutPlan:
+        """Run the network once in training, and return the plan of that pass.
 
-        Random numbers and modes are as before. What the graph saves for a backward pass is dropped
-        at once, since only its nodes are needed.
+        Modes, buffers, inputs and random numbers are as before. What the graph saves for a backward
+        pass is dropped at once, since only its nodes are needed.
+
+        Args:
+            args: Arguments of the network.
+            kwargs: Keywords of the network.
+            example: Whether they are an example: it may be one that the network takes in evaluation
+                alone (one sample before ``BatchNorm``), and is run in evaluation then.
 
         Raises:
             SelectionError: No place is left.
             DNIError: A cut does not separate the network, where it must.
         """
-        network, recorder = self._network, self._recorder
-        recorder.clear()
-        modes = {module: module.training for module in network.modules()}
+        recorder = self._recorder
         handles = [
             module.register_forward_hook(partial(recorder.record, name))
             for name, module in self.watched().items()
         ]
-        count = nullcontext() if self._selection.parts is None else recorder.cost
-        drop = saved_tensors_hooks(_drop, _drop)
         try:
-            network.eval()
-            with (
-                torch.enable_grad(),
-                torch.random.fork_rng(devices=[]),
-                drop,
-                count,
-            ):
-                output = network(*args, **kwargs)
+            with untouched(self._network, tensors((args, kwargs))):
+                output = self._run(args, kwargs, example)
             return self.plan(output)
         finally:
             recorder.clear()
             for handle in handles:
                 handle.remove()
-            for module, mode in modes.items():
-                module.training = mode
+
+    def _run(self, args: tuple[Any, ...], kwargs: dict[str, Any], example: bool) -> Any:
+        network, recorder = self._network, self._recorder
+        if not network.training:
+            network.train()
+        count = nullcontext() if self._selection.parts is None else recorder.cost
+        with torch.enable_grad(), saved_tensors_hooks(_drop, _drop), count:
+            try:
+                recorder.clear()
+                return network(*args, **kwargs)
+            except Exception as error:
+                if not example:
+                    raise
+                reason = error
+            try:
+                recorder.clear()
+                return network.eval()(*args, **kwargs)
+            except Exception:
+                raise reason from None
 
 
 def _check_separation(

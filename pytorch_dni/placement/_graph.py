@@ -114,7 +114,7 @@ def separating(outputs: Iterable[Node], places: Sequence[Node]) -> list[bool]:
     """Return which places in a graph separate it: everything goes through them.
 
     A place does not separate where an edge leads from a node made after it to a node made before
-    it; parameters do not count.
+    it, or where an output was made before it; parameters do not count.
 
     Args:
         outputs: Nodes of the network's outputs.
@@ -122,18 +122,23 @@ def separating(outputs: Iterable[Node], places: Sequence[Node]) -> list[bool]:
     """
     order = [creation_number(node) for node in places]
     crossed = [0] * (len(places) + 1)
-    stack = [*outputs]
+
+    def cross(before: Node, last: int) -> None:
+        first = bisect_right(order, creation_number(before))
+        if first < last:
+            crossed[first] += 1
+            crossed[last] -= 1
+
+    stack = [*{*outputs}]
     seen = {*stack}
+    for node in stack:
+        cross(node, len(places))
     while stack:
         node = stack.pop()
         for before, _ in node.next_functions:
             if before is None or leaf_of(before) is not None:
                 continue
-            first = bisect_right(order, creation_number(before))
-            last = bisect_left(order, creation_number(node))
-            if first < last:
-                crossed[first] += 1
-                crossed[last] -= 1
+            cross(before, bisect_left(order, creation_number(node)))
             if before not in seen:
                 seen.add(before)
                 stack.append(before)
