@@ -6,11 +6,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import nn, Tensor
+from torch import nn
 
-from .._checkpoint import number, reading, text
-from .._tree import first_activation, map_floating
-from ..errors import CheckpointError
+from .._checkpoint import reading
 from ..placement import CutPlan, FirstRun, Part, Site
 from ._compilation import CompiledParts
 from ._errors import PassErrors
@@ -19,7 +17,10 @@ from ._first_pass import FirstPass
 from ._hooks import Handles
 from ._inputs import ForwardInputs
 from ._interface_set import InterfaceSet
+from ._late import LateLayers
 from ._methods import CutMethod, HookCuts
+from ._reached import ReachedCuts
+from ._saved_places import read_places, save_places
 
 
 class Cuts:
@@ -54,8 +55,11 @@ class Cuts:
         self._inputs = inputs
         self._errors = errors
         self._method = method
+        self._reached = ReachedCuts()
+        self._late: LateLayers | None = None
         self._first_pass: FirstPass | None = None
         if first_run is not None:
+            self._late = LateLayers(network, first_run, self._add_late_sites)
             shared = (inputs, errors, first_pass)
             self._first_pass = FirstPass(network, first_run, *shared, self._place_by_pass)
         self._compiled: CompiledParts | None = None
@@ -86,6 +90,8 @@ class Cuts:
             handles.before_forward(network, self._begin_pass)
         for name in self._sites:
             handles.after_forward(network.get_submodule(name), self._pass_cut, name)
+        if self._late is not None:
+            self._late.register(handles)
         if whole:
             handles.after_forward(network, self._end_pass, always=True)
 
@@ -106,6 +112,8 @@ class Cuts:
         self._inputs.end()
         if self._first_pass is not None:
             self._first_pass.drop()
+        if self._late is not None:
+            self._late.drop()
 
     def close(self) -> None:
         """Remove everything from the network, finally."""
@@ -122,7 +130,7 @@ class Cuts:
             self._compiled.remove()
         self._compiled = CompiledParts(self._network, options)
         if self.placed:
-            self._compiled.apply(self._sites)
+            self._compile_parts()
 
     # Placing the cuts.
 
@@ -182,17 +190,29 @@ class Cuts:
             for name, interface in built.items():
                 self._interfaces.check(interface, activations[name])
         self._parts = plan.parts
-        self._set_sites(plan.sites)
+        self._set_sites(plan.sites, plan.idle)
         self._errors.set_place(place)
         for name, interface in built.items():
             self._interfaces.add(interface, name, activations[name])
         return built
 
-    def _set_sites(self, sites: Iterable[Site]) -> None:
+    def _set_sites(self, sites: Iterable[Site], idle: Iterable[str] | None) -> None:
         self._sites = {site.name: site for site in sites}
         self._end_first_pass()
+        if self._late is not None:
+            self._late.wait_for(idle, self._sites.values())
+        self._compile_parts()
+
+    def _add_late_sites(self, sites: Iterable[Site]) -> None:
+        for site in sites:
+            self._sites.setdefault(site.name, site)
+        self._compile_parts()
+        self._register_anew()
+
+    def _compile_parts(self) -> None:
         if self._compiled is not None:
-            self._compiled.apply(self._sites)
+            waiting = set() if self._late is None else self._late.names
+            self._compiled.apply({*self._sites} | waiting)
 
     def _end_first_pass(self) -> None:
         if self._first_pass is not None:
@@ -214,11 +234,12 @@ class Cuts:
         context = self._inputs.context()
         if not self._learning():
             return None
-        activation = first_activation(output)
-        if activation is None or not activation.requires_grad or activation.is_meta:
+        activation = self._reached.activation(name, module, output)
+        if activation is None:
             return None
         if self._errors.is_source(name):
-            return _replaced(output, activation, self._method.pass_source(activation))
+            passed = self._method.pass_source(activation)
+            return self._reached.replaced(output, activation, passed)
         interface = self._interfaces.get(name)
         known = interface is not None
         if interface is None:
@@ -229,7 +250,7 @@ class Cuts:
         if not known:
             self._interfaces.add(interface, name, activation)
         passed = self._method.pass_cut(name, interface, activation, context)
-        return _replaced(output, activation, passed)
+        return self._reached.replaced(output, activation, passed)
 
     def _end_pass(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
         self._inputs.end()
@@ -244,9 +265,7 @@ class Cuts:
     def state_dict(self) -> dict[str, Any]:
         """Return the state as plain data and tensors."""
         return {
-            "sites": [[*site] for site in self._sites.values()],
-            "placed": self.placed,
-            "parts": [[*part] for part in self._parts],
+            **save_places(self._sites.values(), self._parts, self.placed),
             "error": self._errors.state_dict(),
             **self._interfaces.state_dict(),
         }
@@ -261,18 +280,9 @@ class Cuts:
         Raises:
             CheckpointError: The state does not fit the network or the wrapper's arguments.
         """
-        with reading("the list of cuts"):
-            sites = {text(name): Site(name, text(source)) for name, source in state["sites"]}
-            parts = [_part(*part) for part in state["parts"]]
-            placed = bool(state["placed"])
+        sites, parts, placed = read_places(state, self._network)
+        with reading("the place of the error"):
             place, load_place = self._errors.prepare_load(state["error"])
-        known = {name for name, _ in self._network.named_modules(remove_duplicate=False)}
-        for site in sites.values():
-            if not known.issuperset(site):
-                raise CheckpointError(
-                    f"the checkpoint does not fit this wrapper: it has a cut at {site.name!r}, "
-                    "which is no module of this network: give DNI the network it was saved with"
-                )
         interfaces, load_interfaces = self._interfaces.prepare_load(state, sites, place)
 
         def load() -> None:
@@ -282,19 +292,8 @@ class Cuts:
             if placed:
                 registered = bool(self._handles)
                 self._handles.remove()
-                self._set_sites(sites.values())
+                self._set_sites(sites.values(), None)
                 if registered:
                     self.register()
 
         return interfaces, load
-
-
-def _replaced(output: Any, activation: Tensor, passed: Tensor | None) -> Any:
-    """Return an output with another tensor in the place of its activation; None for no change."""
-    if passed is None:
-        return None
-    return map_floating(output, lambda tensor: passed if tensor is activation else tensor)
-
-
-def _part(cut: Any, modules: Any, parameters: Any, size: Any) -> Part:
-    return Part(text(cut), [text(name) for name in modules], number(parameters), number(size))

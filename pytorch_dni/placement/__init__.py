@@ -1,7 +1,7 @@
 """Placement: where a network is cut, found from the user's choice and from one forward pass."""
 
 from ._error_place import ErrorPlace, feature_dim
-from ._first_run import CutPlan, FirstRun
+from ._first_run import CutPlan, FirstRun, NO_ACTIVATION
 from ._graph import PartChain
 from ._layers import takes_hooks
 from ._parts import Part, parts_table
@@ -14,6 +14,7 @@ __all__ = [
     "feature_dim",
     "FirstRun",
     "Layers",
+    "NO_ACTIVATION",
     "Part",
     "PartChain",
     "parts_table",

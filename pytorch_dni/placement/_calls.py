@@ -8,8 +8,9 @@ from torch import nn, Tensor
 from torch.autograd.graph import Node
 
 from .._torch import version
-from .._tree import first_activation
+from .._tree import first_activation, tensors
 from ._cost import Cost
+from ._graph import is_made_from
 from ._layers import is_unit, outer_modules
 from ._selection import Selection
 
@@ -24,6 +25,7 @@ class Call(NamedTuple):
         output: The activation that it returned.
         version: How often the output had been changed in place by then.
         node: The node that made the output, where gradients were recorded.
+        used_inside: Whether the module returned another tensor made from this output.
         cost: Floating-point operations of the pass so far.
         products: How many products, convolutions and attentions had run by then.
     """
@@ -34,6 +36,7 @@ class Call(NamedTuple):
     output: Tensor
     version: int
     node: Node | None
+    used_inside: bool
     cost: int
     products: int
 
@@ -47,6 +50,7 @@ class CallRecorder:
 
     Attributes:
         calls: The calls so far.
+        opaque: By name, what modules returned in which no activation was found: its type.
         cost: Counts operations where it is active.
     """
 
@@ -54,6 +58,7 @@ class CallRecorder:
         self._network = network
         self._selection = selection
         self.calls: list[Call] = []
+        self.opaque: dict[str, str] = {}
         self.cost = Cost()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -74,13 +79,18 @@ class CallRecorder:
         """Record one call; a call that returns no activation is left out."""
         activation = first_activation(output)
         if activation is None:
+            self.opaque[name] = type(output).__name__
             return
-        input, changes = first_activation(args), version(activation)
+        input, changes, node = first_activation(args), version(activation), activation.grad_fn
+        used = False
+        if output is not activation and node is not None:
+            others = (tensor.grad_fn for tensor in tensors(output))
+            used = is_made_from([other for other in others if other is not None], node)
         counted = (self.cost.total, self.cost.products)
-        call = Call(name, module, input, activation, changes, activation.grad_fn, *counted)
-        self.calls.append(call)
+        self.calls.append(Call(name, module, input, activation, changes, node, used, *counted))
 
     def clear(self) -> None:
         """Drop all calls, and count operations from zero."""
         self.calls.clear()
+        self.opaque.clear()
         self.cost.reset()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import nullcontext
 from functools import partial
 from typing import Any, NamedTuple
@@ -12,7 +13,7 @@ from torch import nn, Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
 from .._tree import differentiable_tensors, reachable_tensors, tensors
-from ..errors import SelectionError
+from ..errors import describe, SelectionError
 from ._calls import Call, CallRecorder
 from ._error_place import ErrorPlace, find_error_place
 from ._graph import PartChain
@@ -20,6 +21,11 @@ from ._parts import Part, parts_between
 from ._selection import Selection
 from ._sites import find_sites, Site
 from ._untouched import untouched
+
+NO_ACTIVATION = (
+    "in which no floating-point tensor was found (it may be in a tuple, a list, a mapping or a "
+    "dataclass), so that there is nothing to cut: name a module that returns a tensor"
+)
 
 
 class CutPlan(NamedTuple):
@@ -30,12 +36,14 @@ class CutPlan(NamedTuple):
         parts: The parts between them.
         activations: By the name of the site, the activation that was seen there.
         error: Where the error is taken; None where no site was reached.
+        idle: Layers that ``layers=None`` found and that did not run.
     """
 
     sites: list[Site]
     parts: list[Part]
     activations: dict[str, Tensor]
     error: ErrorPlace | None
+    idle: list[str]
 
 
 class FirstRun:
@@ -112,12 +120,46 @@ class FirstRun:
                 "ran, and the last layer is not separated from its loss. Name other modules in "
                 "layers, or give skip_last_layer=False"
             )
+        self._check_opaque()
+        activations = _activations(calls, sites)
+        made = [site for site in sites if site.name in activations]
         if self.needs_trace:
-            _check_separation(calls, sites, ends)
-        at = {call.name: call.output for call in calls}
-        activations = {site.name: at[site.name] for site in sites if site.name in at}
-        error = find_error_place(calls, sites, differentiable_tensors(output))
-        return CutPlan(sites, parts_between(calls, sites), activations, error)
+            _check_separation(calls, made, ends)
+        error = find_error_place(calls, made, differentiable_tensors(output))
+        idle = self.unplaced(call.name for call in calls)
+        return CutPlan(sites, parts_between(calls, made), activations, error, idle)
+
+    def unplaced(self, placed: Iterable[str]) -> list[str]:
+        """Return the layers that ``layers=None`` found, those given left out."""
+        return [*{*self._selection.found} - {*placed}] if self._selection.automatic else []
+
+    def late_sites(self, names: Collection[str]) -> tuple[list[Site], set[str]]:
+        """Return sites for layers of which some have run in the recorded calls, and those.
+
+        The layer that ran last gets no site where it is to be left out.
+        """
+        calls = self._recorder.calls
+        sites = find_sites(self._selection, self._skip_last_layer, (), calls, (), (0, 0))
+        return [site for site in sites if site.source in names], {call.name for call in calls}
+
+    def _check_opaque(self) -> None:
+        """Raise :class:`SelectionError` where a named module returned nothing to cut; else warn."""
+        ran = {call.name for call in self._recorder.calls}
+        opaque = {n: kind for n, kind in self._recorder.opaque.items() if n not in ran}
+        named = [name for name in self._selection.named if name in opaque]
+        if named:
+            raise SelectionError(
+                f"layers: {describe(named[0], self._network.get_submodule(named[0]))} returned "
+                f"{opaque[named[0]]}, {NO_ACTIVATION}"
+            )
+        found = {*self._selection.found} if self._selection.parts is None else set()
+        unmade = [f"{name!r} returned {kind}" for name, kind in opaque.items() if name in found]
+        if unmade:
+            warnings.warn(
+                f"DNI makes no cut at some modules that layers found: {', '.join(unmade)}, "
+                f"{NO_ACTIVATION}",
+                stacklevel=2,
+            )
 
     def trace(self, args: tuple[Any, ...], kwargs: dict[str, Any], example: bool) -> CutPlan:
         """Run the network once in training, and return the plan of that pass.
@@ -167,6 +209,17 @@ class FirstRun:
                 return network.eval()(*args, **kwargs)
             except Exception:
                 raise reason from None
+
+
+def _activations(calls: Sequence[Call], sites: Sequence[Site]) -> dict[str, Tensor]:
+    """Return the activation at each site that was reached; one that two returned is the first's."""
+    last = {call.name: call for call in calls}
+    found: dict[tuple[int, int], tuple[str, Tensor]] = {}
+    for site in sites:
+        if site.name in last:
+            call = last[site.name]
+            found.setdefault((id(call.output), call.version), (site.name, call.output))
+    return dict(found.values())
 
 
 def _check_separation(

@@ -67,6 +67,23 @@ def walk(starts: Iterable[Node], ends: Iterable[Node], mark: object) -> Reached:
     return Reached(leaves, met, passed)
 
 
+def is_made_from(starts: Iterable[Node], end: Node) -> bool:
+    """Return whether any of these nodes was made from another one."""
+    number = creation_number(end)
+    stack = [node for node in starts if node is not end]
+    seen = {*stack}
+    while stack:
+        for before, _ in stack.pop().next_functions:
+            if before is end:
+                return True
+            if before is None or leaf_of(before) is not None or before in seen:
+                continue
+            if creation_number(before) > number:
+                seen.add(before)
+                stack.append(before)
+    return False
+
+
 class PartChain:
     """The parts of a forward pass, each of which must begin where the one before ends.
 

@@ -58,7 +58,10 @@ def find_sites(
     left_out = last if skip_last_layer else None
     found = [name for name in selection.found if not _is_or_holds(name, left_out)]
     if selection.automatic:
-        return [_site_after_activation(name, calls) for name in ran if name in found]
+        # Lazy layers have shown by now whether they have a weight.
+        weighted = {call.name for call in calls if has_weight(call.module)}
+        found = [name for name in ran if name in found and name in weighted]
+        return [_site_after_activation(name, calls) for name in found]
     chosen = {*selection.named, *found}
     ordered = _distinct(chosen, calls)
     ordered += [name for name in watched if name in chosen and name not in ran]
@@ -79,7 +82,8 @@ def _balanced_sites(
     """
     cost, products = total_cost
     once = Counter(call.name for call in calls)
-    single = [c for c in calls if c.node is not None and once[c.name] == 1]
+    # A cut behind a module does not reach what was made from its output inside.
+    single = [c for c in calls if c.node is not None and once[c.name] == 1 and not c.used_inside]
     nodes = [cast(Node, call.node) for call in single]
     order = sorted(range(len(single)), key=lambda i: creation_number(nodes[i]))
     ends = [output.grad_fn for output in outputs if output.grad_fn is not None]
@@ -111,13 +115,15 @@ def _source(place: Call, calls: Sequence[Call]) -> str:
 def _distinct(chosen: set[str], calls: Sequence[Call]) -> list[str]:
     """Return chosen modules in the order of the run, one for each activation.
 
-    A container returns its last module's output: two cuts at one tensor would be one.
+    A container returns its last module's output: two cuts at one tensor would be one. A module that
+    returned its input, as a block of a network of random depth, may return another one later.
     """
     names: dict[str, None] = {}
     seen: set[tuple[int, int]] = set()
     for call in calls:
         activation = (id(call.output), call.version)
-        if call.name in chosen and (call.name in names or activation not in seen):
+        new = call.name in names or activation not in seen or call.input is call.output
+        if call.name in chosen and new:
             names[call.name] = None
             seen.add(activation)
     return list(names)
