@@ -19,8 +19,8 @@ from ._inputs import ForwardInputs
 from ._interface_set import InterfaceSet
 from ._late import LateLayers
 from ._methods import CutMethod, HookCuts
+from ._places import CutPlaces
 from ._reached import ReachedCuts
-from ._saved_places import read_places, save_places
 
 
 class Cuts:
@@ -49,8 +49,7 @@ class Cuts:
         first_pass: HookCuts,
     ) -> None:
         self._network = network
-        self._sites = {site.name: site for site in sites}
-        self._parts: list[Part] = []
+        self._places = CutPlaces.at(sites)
         self._interfaces = interfaces
         self._inputs = inputs
         self._errors = errors
@@ -74,7 +73,12 @@ class Cuts:
     @property
     def parts(self) -> Sequence[Part]:
         """The parts between the cuts, as the first pass showed them."""
-        return self._parts
+        return self._places.parts
+
+    def describe(self) -> list[str]:
+        """Return lines on what a user may not expect of the cuts."""
+        source = [name for name in self._places.sites if self._errors.is_source(name)]
+        return self._places.describe([*self._interfaces.by_name, *source])
 
     def register(self) -> None:
         """Register the hooks: those of the cuts, or those of a first pass that places them."""
@@ -88,7 +92,7 @@ class Cuts:
         whole = self._method.needs_whole_pass or self._errors.place is not None
         if whole:
             handles.before_forward(network, self._begin_pass)
-        for name in self._sites:
+        for name in self._places.sites:
             handles.after_forward(network.get_submodule(name), self._pass_cut, name)
         if self._late is not None:
             self._late.register(handles)
@@ -139,10 +143,7 @@ class Cuts:
     ) -> None:
         """Place the cuts, and build their interfaces, from a pass on example input.
 
-        Args:
-            args: Arguments of the network.
-            kwargs: Keywords of the network.
-            example: Whether they are an example, and not those of a pass of training.
+        ``example`` is false where the input is that of a pass of training.
 
         Raises:
             DNIError: There is no place to cut, or a synthesizer cannot be built. Nothing has
@@ -189,37 +190,34 @@ class Cuts:
         if not example:
             for name, interface in built.items():
                 self._interfaces.check(interface, activations[name])
-        self._parts = plan.parts
-        self._set_sites(plan.sites, plan.idle)
+        self._set_places(CutPlaces.of(plan), plan.idle)
         self._errors.set_place(place)
         for name, interface in built.items():
             self._interfaces.add(interface, name, activations[name])
         return built
 
-    def _set_sites(self, sites: Iterable[Site], idle: Iterable[str] | None) -> None:
-        self._sites = {site.name: site for site in sites}
+    def _set_places(self, places: CutPlaces, idle: Iterable[str] | None) -> None:
+        self._places = places
         self._end_first_pass()
         if self._late is not None:
-            self._late.wait_for(idle, self._sites.values())
+            self._late.wait_for(idle, places.sites.values())
         self._compile_parts()
 
     def _add_late_sites(self, sites: Iterable[Site]) -> None:
         for site in sites:
-            self._sites.setdefault(site.name, site)
+            self._places.sites.setdefault(site.name, site)
         self._compile_parts()
         self._register_anew()
 
     def _compile_parts(self) -> None:
         if self._compiled is not None:
             waiting = set() if self._late is None else self._late.names
-            self._compiled.apply({*self._sites} | waiting)
+            self._compiled.apply({*self._places.sites} | waiting)
 
     def _end_first_pass(self) -> None:
         if self._first_pass is not None:
             self._first_pass.end_for_good()
             self._first_pass = None
-
-    # Every further pass.
 
     def _learning(self) -> bool:
         return self._network.training and torch.is_grad_enabled()
@@ -244,7 +242,7 @@ class Cuts:
         known = interface is not None
         if interface is None:
             interface = self._interfaces.build(
-                self._sites[name], activation, error=self._errors.place
+                self._places.sites[name], activation, error=self._errors.place
             )
         self._interfaces.check(interface, activation)
         if not known:
@@ -265,7 +263,8 @@ class Cuts:
     def state_dict(self) -> dict[str, Any]:
         """Return the state as plain data and tensors."""
         return {
-            **save_places(self._sites.values(), self._parts, self.placed),
+            **self._places.state_dict(),
+            "placed": self.placed,
             "error": self._errors.state_dict(),
             **self._interfaces.state_dict(),
         }
@@ -280,19 +279,20 @@ class Cuts:
         Raises:
             CheckpointError: The state does not fit the network or the wrapper's arguments.
         """
-        sites, parts, placed = read_places(state, self._network)
+        places = CutPlaces.read(state, self._network)
         with reading("the place of the error"):
+            placed = bool(state["placed"])
             place, load_place = self._errors.prepare_load(state["error"])
-        interfaces, load_interfaces = self._interfaces.prepare_load(state, sites, place)
+        interfaces, load_interfaces = self._interfaces.prepare_load(state, places.sites, place)
 
         def load() -> None:
             load_interfaces()
             load_place()
-            self._parts = parts
+            self._places = places
             if placed:
                 registered = bool(self._handles)
                 self._handles.remove()
-                self._set_sites(sites.values(), None)
+                self._set_places(places, None)
                 if registered:
                     self.register()
 

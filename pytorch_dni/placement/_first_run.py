@@ -19,7 +19,7 @@ from ._error_place import ErrorPlace, find_error_place
 from ._graph import PartChain
 from ._parts import Part, parts_between
 from ._selection import Selection
-from ._sites import find_sites, Site
+from ._sites import cuts_before_activation, find_sites, Site
 from ._untouched import untouched
 
 NO_ACTIVATION = (
@@ -36,6 +36,8 @@ class CutPlan(NamedTuple):
         parts: The parts between them.
         activations: By the name of the site, the activation that was seen there.
         error: Where the error is taken; None where no site was reached.
+        before_activation: By the name of the site, an activation function that the cut stands
+            before, though ``layers=None`` looks for places after them.
         idle: Layers that ``layers=None`` found and that did not run.
     """
 
@@ -43,6 +45,7 @@ class CutPlan(NamedTuple):
     parts: list[Part]
     activations: dict[str, Tensor]
     error: ErrorPlace | None
+    before_activation: dict[str, str]
     idle: list[str]
 
 
@@ -120,14 +123,32 @@ class FirstRun:
                 "ran, and the last layer is not separated from its loss. Name other modules in "
                 "layers, or give skip_last_layer=False"
             )
-        self._check_opaque()
+        opaque = self._check_opaque()
+        sites = [site for site in sites if site.name not in opaque]
         activations = _activations(calls, sites)
         made = [site for site in sites if site.name in activations]
         if self.needs_trace:
             _check_separation(calls, made, ends)
         error = find_error_place(calls, made, differentiable_tensors(output))
-        idle = self.unplaced(call.name for call in calls)
-        return CutPlan(sites, parts_between(calls, made), activations, error, idle)
+        idle = self.unplaced([*opaque, *(call.name for call in calls)])
+        before = self._before_activation(made, ends)
+        return CutPlan(sites, parts_between(calls, made), activations, error, before, idle)
+
+    def _before_activation(self, sites: Sequence[Site], ends: Sequence[Tensor]) -> dict[str, str]:
+        if not self._selection.automatic:
+            return {}
+        nodes = [end.grad_fn for end in ends if end.grad_fn is not None]
+        found = cuts_before_activation(sites, self._recorder.calls, nodes)
+        if found:
+            places = ", ".join(f"{name!r} ({kind})" for name, kind in found.items())
+            warnings.warn(
+                f"DNI cuts before an activation function at {places}: no module computes it, or "
+                "one that runs several times. Gradients there are harder to predict: use a module "
+                "of its own for each activation function (nn.ReLU() instead of F.relu), or name "
+                "other places in layers",
+                stacklevel=2,
+            )
+        return found
 
     def unplaced(self, placed: Iterable[str]) -> list[str]:
         """Return the layers that ``layers=None`` found, those given left out."""
@@ -140,10 +161,15 @@ class FirstRun:
         """
         calls = self._recorder.calls
         sites = find_sites(self._selection, self._skip_last_layer, (), calls, (), (0, 0))
-        return [site for site in sites if site.source in names], {call.name for call in calls}
+        ran = {*self._recorder.opaque, *(call.name for call in calls)}
+        return [site for site in sites if site.source in names], ran
 
-    def _check_opaque(self) -> None:
-        """Raise :class:`SelectionError` where a named module returned nothing to cut; else warn."""
+    def _check_opaque(self) -> set[str]:
+        """Return the modules that returned nothing to cut; where they were to be cut, warn.
+
+        Raises:
+            SelectionError: The user named one of them.
+        """
         ran = {call.name for call in self._recorder.calls}
         opaque = {n: kind for n, kind in self._recorder.opaque.items() if n not in ran}
         named = [name for name in self._selection.named if name in opaque]
@@ -160,6 +186,7 @@ class FirstRun:
                 f"{NO_ACTIVATION}",
                 stacklevel=2,
             )
+        return {*opaque}
 
     def trace(self, args: tuple[Any, ...], kwargs: dict[str, Any], example: bool) -> CutPlan:
         """Run the network once in training, and return the plan of that pass.

@@ -9,7 +9,7 @@ from typing import cast, NamedTuple
 from torch import Tensor
 from torch.autograd.graph import Node
 
-from .._torch import creation_number, is_cast_by_autocast, leaf_of
+from .._torch import activation_function, creation_number, is_cast_by_autocast, leaf_of
 from ..errors import DNIError
 
 _MARK = "pytorch_dni"
@@ -65,6 +65,27 @@ def walk(starts: Iterable[Node], ends: Iterable[Node], mark: object) -> Reached:
                 else:
                     leaves.append(leaf)
     return Reached(leaves, met, passed)
+
+
+def activations_after(outputs: Iterable[Node], nodes: Iterable[Node]) -> dict[Node, str]:
+    """Return, by node, the activation functions that were applied to the given nodes directly.
+
+    Args:
+        outputs: Nodes of the network's outputs.
+        nodes: The nodes.
+    """
+    wanted, found = {*nodes}, dict[Node, str]()
+    stack = [*outputs]
+    seen = {*stack}
+    while stack:
+        node = stack.pop()
+        inputs = [before for before, _ in node.next_functions if before is not None]
+        kind = activation_function(node)
+        if kind is not None and inputs[0] in wanted:
+            found[inputs[0]] = kind
+        stack += [before for before in inputs if before not in seen]
+        seen.update(inputs)
+    return found
 
 
 def is_made_from(starts: Iterable[Node], end: Node) -> bool:

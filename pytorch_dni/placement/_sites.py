@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import cast, NamedTuple
 
 from torch import Tensor
 from torch.autograd.graph import Node
 
-from .._torch import creation_number
+from .._torch import activation_function, creation_number
 from ..errors import SelectionError
 from ._calls import Call
 from ._cost import balanced
-from ._graph import separating
+from ._graph import activations_after, separating
 from ._layers import has_weight
 from ._selection import Selection
 
@@ -138,16 +138,45 @@ def _site_after_activation(source: str, calls: Sequence[Call]) -> Site:
     after the modules without weights that take the layer's output directly, as long as they keep
     its number of dimensions and run once.
     """
-    runs = Counter(call.name for call in calls)
-    place = next(i for i, call in enumerate(calls) if call.name == source)
-    last, current = source, calls[place]
-    if runs[source] > 1:
-        return Site(source, source)
-    for call in calls[place + 1 :]:
-        follows = call.input is current.output and call.output.dim() == current.output.dim()
-        if not follows or runs[call.name] > 1 or has_weight(call.module):
-            break
-        current = call
+    last = source
+    for call in _following(source, calls):
         if next(call.module.parameters(), None) is None:
             last = call.name
     return Site(last, source)
+
+
+def _following(source: str, calls: Sequence[Call]) -> Iterator[Call]:
+    """Yield the calls of modules without weights that follow a layer, each on the one before."""
+    runs = Counter(call.name for call in calls)
+    place = next(i for i, call in enumerate(calls) if call.name == source)
+    current = calls[place]
+    if runs[source] > 1:
+        return
+    for call in calls[place + 1 :]:
+        follows = call.input is current.output and call.output.dim() == current.output.dim()
+        if not follows or runs[call.name] > 1 or has_weight(call.module):
+            return
+        current = call
+        yield call
+
+
+def cuts_before_activation(
+    sites: Iterable[Site], calls: Sequence[Call], ends: Iterable[Node]
+) -> dict[str, str]:
+    """Return, by the name of the site, the activation function that a cut stands before.
+
+    It is one that no module computes (``F.relu`` in a ``forward``), or one that runs several times.
+
+    Args:
+        sites: Sites after the activation functions of layers.
+        calls: The calls.
+        ends: Nodes of the network's outputs.
+    """
+    ran = {call.name: call for call in calls}
+    nodes: dict[str, Node] = {}
+    for site in sites:
+        *_, last = ran[site.source], *_following(site.source, calls)
+        if last.node is not None and activation_function(last.node) is None:
+            nodes[site.name] = last.node
+    kinds = activations_after(ends, nodes.values())
+    return {name: kinds[node] for name, node in nodes.items() if node in kinds}
