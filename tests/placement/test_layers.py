@@ -81,6 +81,35 @@ def test_parametrized_layers_are_cut(way, kind, which):
     assert all(p.grad is not None for p in net.parameters())
 
 
+@pytest.mark.parametrize("way", ["backward", "exact every"])
+@pytest.mark.parametrize("kind", [parametrizations.spectral_norm, parametrizations.weight_norm])
+def test_a_parametrized_weight_is_no_connection_around_a_layer(way, kind):
+    class Pair(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body = network()
+            for i in (0, 2, 4):
+                kind(self.body[i])
+
+        def forward(self, x):
+            output = self.body(x)
+            return output, output.square()
+
+    net = DNI(Pair(), example_input=X, **ALL_WAYS[way])
+    place = net._rooms.errors.place
+    assert place.cut == "body.3"
+    assert not place.residual
+
+
+def test_an_audit_finds_the_parts_of_parametrized_weights():
+    net = network()
+    parametrizations.weight_norm(net[0])
+    wrapped = DNI(net, example_input=X)
+    audit = wrapped.audit(lambda network: F.cross_entropy(network(X), Y))
+    names = {"0.bias", *(f"0.parametrizations.weight.original{i}" for i in (0, 1))}
+    assert {*audit.parts[0].parameters} == names
+
+
 def quantised():
     from torch.ao import quantization
 
@@ -141,7 +170,7 @@ def test_networks_on_the_meta_device_are_placed_and_learn_later(way, layers):
     wrapped(example).sum().backward()  # a pass without values teaches nothing
     assert wrapped._rooms.cuts.placed
     assert not wrapped.interfaces
-    net.to_empty(device="cpu")
+    net.to_empty(device="cpu").zero_grad()  # gradients are moved without values, too
     for module in (net[0], net[2], net[4]):
         module.reset_parameters()
     assert train(wrapped, 4) == ["1", "3"]
