@@ -96,7 +96,8 @@ class DNI(NetworkWrapper):
             with sparse updates as many as make up for the steps left out, up to 10, unless the
             synthesizers are local losses.
         example_input: Input (a tuple of arguments, or a dict of keywords) to place the cuts and
-            build the synthesizers with at once, rather than in the first training forward pass.
+            build the synthesizers with at once, rather than in the first training forward pass. The
+            network is run on it as in training, and nothing in it changes.
 
     Raises:
         DNIError: An argument is wrong; the message says which, why and what to do.
