@@ -13,7 +13,7 @@ from .cuts import UpdatePolicy
 from .cuts._factory import class_takes_error
 from .cuts._hooks import is_hooked
 from .errors import describe, DNIError, SelectionError
-from .placement import Layers, select, Selection, Site
+from .placement import Layers, select, Selection, Site, takes_hooks
 from .recurrent import FutureGradient, StateSpec
 from .recurrent.spec import resolve
 
@@ -66,6 +66,11 @@ def check_network(network: nn.Module, optim: Optimizer | None, wrapper: type[nn.
     """
     if not isinstance(network, nn.Module):
         raise DNIError(f"network must be a module, not {type(network).__name__}")
+    if not takes_hooks(network):
+        raise DNIError(
+            f"network is a {type(network).__name__}, which takes no hooks: wrap the module that it "
+            "was compiled from"
+        )
     for name, module in network.named_modules():
         if isinstance(module, wrapper) or is_hooked(forward_hooks(module).values()):
             raise DNIError(f"{describe(name, module)} is wrapped in DNI already: unwrap() it first")

@@ -77,7 +77,7 @@ def compare(parts: Sequence[Part], found: Grads, exact: Grads, direct: Iterable[
     owners = {module: part.cut for part in parts for module in part.modules}
     names: dict[str, list[str]] = {part.cut: [] for part in parts}
     for name in exact:
-        names.setdefault(owners.get(name.rpartition(".")[0], ""), []).append(name)
+        names.setdefault(_owner(name, owners), []).append(name)
     direct = {*direct}
     audits = []
     for cut, members in names.items():
@@ -129,6 +129,16 @@ def cut_off(network: nn.Module, cuts: Iterable[str]) -> None:
 
     for name in cuts:
         network.get_submodule(name).register_forward_hook(detach)
+
+
+def _owner(parameter: str, owners: Mapping[str, str]) -> str:
+    """Return the cut of the part whose module holds a parameter, at any depth."""
+    name = parameter
+    while name:
+        name = name.rpartition(".")[0]
+        if name in owners:
+            return owners[name]
+    return ""
 
 
 def _joined(grads: Grads, names: Iterable[str], like: Grads) -> Tensor:

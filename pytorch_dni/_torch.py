@@ -22,6 +22,10 @@ __all__ = ["TorchDispatchMode"]  # has no public name yet; torch.utils.flop_coun
 _AccumulateGrad: Any = torch._C._functions.AccumulateGrad  # type: ignore[attr-defined]
 _aten = torch.ops.aten
 _BackwardPass: TypeAlias = int
+_ACTIVATION_FUNCTIONS = {
+    *("relu", "leakyrelu", "elu", "celu", "gelu", "silu", "mish", "softplus", "sigmoid", "tanh"),
+    *("hardtanh", "hardswish", "hardsigmoid", "prelukernel", "logsigmoid", "threshold", "glu"),
+}
 _FUSED_RECURRENT = ("mkldnn_rnn_layer", "_cudnn_rnn", "miopen_rnn")
 
 # The operators below have no public name. Autograd calls the same ones; a backward pass through
@@ -123,6 +127,15 @@ def is_cast_by_autocast(node: Node) -> bool:
     The class of such nodes has no public name.
     """
     return type(node).__name__.startswith("ToCopy")
+
+
+def activation_function(node: Node) -> str | None:
+    """Return which activation function made a node, in small letters; None for other nodes.
+
+    The classes of such nodes have no public names.
+    """
+    name = type(node).__name__.partition("Backward")[0].lower()
+    return name if name in _ACTIVATION_FUNCTIONS else None
 
 
 def is_output_of(tensor: Tensor, function: type[torch.autograd.Function]) -> bool:

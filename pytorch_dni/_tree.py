@@ -2,11 +2,15 @@
 
 import copy
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import FunctionType, ModuleType
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+
+_CLOSED = (type, FunctionType, ModuleType, torch.nn.Module)  # not looked into for tensors
+_MOST_VALUES = 10_000
 
 
 class TensorSpec(NamedTuple):
@@ -94,14 +98,54 @@ def map_tensors(output: Any, function: Callable[[Tensor], Tensor]) -> Any:
 
 def floating_tensors(output: object) -> list[Tensor]:
     """Return all floating-point tensors in a tree, in the order of :func:`map_floating`."""
+    return [tensor for tensor in tensors(output) if tensor.is_floating_point()]
+
+
+def tensors(output: object) -> list[Tensor]:
+    """Return all tensors in a tree, in the order of :func:`map_tensors`."""
     found: list[Tensor] = []
 
     def note(tensor: Tensor) -> Tensor:
         found.append(tensor)
         return tensor
 
-    map_floating(output, note)
+    map_tensors(output, note)
     return found
+
+
+def reachable_tensors(output: object) -> list[Tensor]:
+    """Return the tensors of any type in a tree, and in attributes of objects of other classes.
+
+    Such objects, as PyTorch's distributions and records of the user's own classes, cannot be
+    changed by :func:`map_tensors`; this function looks into them to read alone.
+    """
+    found: list[Tensor] = []
+    queue, seen = [output], {id(output)}
+    for value in queue:
+        if isinstance(value, Tensor):
+            found.append(value)
+            continue
+        new = {id(child): child for child in _children(value) if id(child) not in seen}
+        seen.update(new)
+        queue += new.values()
+        if len(queue) > _MOST_VALUES:
+            break
+    return found
+
+
+def _children(value: object) -> Iterable[object]:
+    if isinstance(value, Mapping):
+        return value.values()
+    if isinstance(value, (tuple, list, set, frozenset)):
+        return value
+    if isinstance(value, _CLOSED):
+        return ()
+    slots = (getattr(kind, "__slots__", ()) for kind in type(value).__mro__)
+    names = [name for own in slots for name in ((own,) if isinstance(own, str) else own)]
+    return [
+        *(getattr(value, name, None) for name in names),
+        *getattr(value, "__dict__", {}).values(),
+    ]
 
 
 def differentiable_tensors(output: object) -> list[Tensor]:

@@ -96,7 +96,8 @@ class DNI(NetworkWrapper):
             with sparse updates as many as make up for the steps left out, up to 10, unless the
             synthesizers are local losses.
         example_input: Input (a tuple of arguments, or a dict of keywords) to place the cuts and
-            build the synthesizers with at once, rather than in the first training forward pass.
+            build the synthesizers with at once, rather than in the first training forward pass. The
+            network is run on it as in training, and nothing in it changes.
 
     Raises:
         DNIError: An argument is wrong; the message says which, why and what to do.
@@ -188,7 +189,9 @@ class DNI(NetworkWrapper):
         }
 
     def describe(self) -> str:
-        """Return the parts as a table, the unlock level, and where the error is taken.
+        """Return the parts as a table, the unlock level, notes, and where the error is taken.
+
+        Notes name cuts before an activation function, and cuts that no pass has reached yet.
 
         Activations are what the part's leaf modules returned in the pass that placed the cuts.
 
@@ -208,7 +211,8 @@ class DNI(NetworkWrapper):
             for name, interface in self.interfaces.items()
         }
         table = parts_table(self._rooms.cuts.parts, synthesizers)
-        return "\n".join([table, f"unlock: {self._unlock}", *self._rooms.errors.describe()])
+        notes = [*self._rooms.cuts.describe(), *self._rooms.errors.describe()]
+        return "\n".join([table, f"unlock: {self._unlock}", *notes])
 
     def audit(self, closure: Callable[[Any], Tensor]) -> Audit:
         """Compare one step's gradients with those of backpropagation, part by part.

@@ -15,7 +15,7 @@ from ..interfaces._error import OutputError
 from ..placement import CutPlan, FirstRun
 from ._errors import PassErrors
 from ._factory import Interface
-from ._hooks import Handles
+from ._hooks import Handles, suspended
 from ._inputs import ForwardInputs
 from ._methods import HookCuts
 
@@ -62,9 +62,16 @@ class FirstPass:
             handles.after_forward(module, self._watch_call, name)
         handles.after_forward(self._network, self._end)
 
-    def trace(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> CutPlan:
-        """Run the network once in evaluation, and return the plan of that pass."""
-        return self._first_run.trace(args, kwargs)
+    def trace(self, args: tuple[Any, ...], kwargs: dict[str, Any], example: bool) -> CutPlan:
+        """Run the network once as in training, and return the plan of that pass.
+
+        Args:
+            args: Arguments of the network.
+            kwargs: Keywords of the network.
+            example: Whether they are an example, and not those of a pass of training.
+        """
+        with suspended():
+            return self._first_run.trace(args, kwargs, example)
 
     def begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Begin the pass."""

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 from torch import nn
 from torch.utils.hooks import RemovableHandle
+
+_suspended: ContextVar[bool] = ContextVar("suspended", default=False)
 
 
 class ModuleHook:
@@ -25,6 +29,8 @@ class ModuleHook:
         self._arguments = arguments
 
     def __call__(self, *call: Any) -> Any:
+        if _suspended.get():
+            return None
         return self._method(*self._arguments, *call)
 
 
@@ -57,6 +63,16 @@ class Handles:
         handles, self._handles = self._handles, []
         for handle in handles:
             handle.remove()
+
+
+@contextmanager
+def suspended() -> Iterator[None]:
+    """Have the hooks of wrappers do nothing in this scope: a network is run to place its cuts."""
+    token = _suspended.set(True)
+    try:
+        yield
+    finally:
+        _suspended.reset(token)
 
 
 def is_hooked(hooks: Iterable[Any]) -> bool:

@@ -6,11 +6,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import nn, Tensor
+from torch import nn
 
-from .._checkpoint import number, reading, text
-from .._tree import first_activation, map_floating
-from ..errors import CheckpointError
+from .._checkpoint import reading
 from ..placement import CutPlan, FirstRun, Part, Site
 from ._compilation import CompiledParts
 from ._errors import PassErrors
@@ -19,7 +17,10 @@ from ._first_pass import FirstPass
 from ._hooks import Handles
 from ._inputs import ForwardInputs
 from ._interface_set import InterfaceSet
+from ._late import LateLayers
 from ._methods import CutMethod, HookCuts
+from ._places import CutPlaces
+from ._reached import ReachedCuts
 
 
 class Cuts:
@@ -48,14 +49,16 @@ class Cuts:
         first_pass: HookCuts,
     ) -> None:
         self._network = network
-        self._sites = {site.name: site for site in sites}
-        self._parts: list[Part] = []
+        self._places = CutPlaces.at(sites)
         self._interfaces = interfaces
         self._inputs = inputs
         self._errors = errors
         self._method = method
+        self._reached = ReachedCuts()
+        self._late: LateLayers | None = None
         self._first_pass: FirstPass | None = None
         if first_run is not None:
+            self._late = LateLayers(network, first_run, self._add_late_sites)
             shared = (inputs, errors, first_pass)
             self._first_pass = FirstPass(network, first_run, *shared, self._place_by_pass)
         self._compiled: CompiledParts | None = None
@@ -70,7 +73,12 @@ class Cuts:
     @property
     def parts(self) -> Sequence[Part]:
         """The parts between the cuts, as the first pass showed them."""
-        return self._parts
+        return self._places.parts
+
+    def describe(self) -> list[str]:
+        """Return lines on what a user may not expect of the cuts."""
+        source = [name for name in self._places.sites if self._errors.is_source(name)]
+        return self._places.describe([*self._interfaces.by_name, *source])
 
     def register(self) -> None:
         """Register the hooks: those of the cuts, or those of a first pass that places them."""
@@ -84,8 +92,10 @@ class Cuts:
         whole = self._method.needs_whole_pass or self._errors.place is not None
         if whole:
             handles.before_forward(network, self._begin_pass)
-        for name in self._sites:
+        for name in self._places.sites:
             handles.after_forward(network.get_submodule(name), self._pass_cut, name)
+        if self._late is not None:
+            self._late.register(handles)
         if whole:
             handles.after_forward(network, self._end_pass, always=True)
 
@@ -106,6 +116,8 @@ class Cuts:
         self._inputs.end()
         if self._first_pass is not None:
             self._first_pass.drop()
+        if self._late is not None:
+            self._late.drop()
 
     def close(self) -> None:
         """Remove everything from the network, finally."""
@@ -122,12 +134,16 @@ class Cuts:
             self._compiled.remove()
         self._compiled = CompiledParts(self._network, options)
         if self.placed:
-            self._compiled.apply(self._sites)
+            self._compile_parts()
 
     # Placing the cuts.
 
-    def place_by_example(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def place_by_example(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], example: bool = True
+    ) -> None:
         """Place the cuts, and build their interfaces, from a pass on example input.
+
+        ``example`` is false where the input is that of a pass of training.
 
         Raises:
             DNIError: There is no place to cut, or a synthesizer cannot be built. Nothing has
@@ -139,7 +155,7 @@ class Cuts:
         self._handles.remove()
         try:
             self._inputs.begin(args, kwargs)
-            self._apply_plan(self._first_pass.trace(args, kwargs), example=True)
+            self._apply_plan(self._first_pass.trace(args, kwargs, example), example=True)
         finally:
             self._inputs.forget()
             if registered:
@@ -156,7 +172,7 @@ class Cuts:
         assert self._first_pass is not None
         if self._first_pass.needs_trace and self._learning():
             # The graph has to be seen before any part learns: the first input is the example.
-            self.place_by_example(args, kwargs)
+            self.place_by_example(args, kwargs, example=False)
             self._begin_pass(module, args, kwargs)
         else:
             self._first_pass.begin(args, kwargs)
@@ -169,28 +185,39 @@ class Cuts:
             and (example or plan.activations[site.name].requires_grad)
         }
         built, place = self._interfaces.build_all(plan.sites, activations, plan.error)
+        # Activations on the meta device have no values: a later pass builds their interfaces.
+        built = {name: i for name, i in built.items() if not activations[name].is_meta}
         if not example:
             for name, interface in built.items():
                 self._interfaces.check(interface, activations[name])
-        self._parts = plan.parts
-        self._set_sites(plan.sites)
+        self._set_places(CutPlaces.of(plan), plan.idle)
         self._errors.set_place(place)
         for name, interface in built.items():
             self._interfaces.add(interface, name, activations[name])
         return built
 
-    def _set_sites(self, sites: Iterable[Site]) -> None:
-        self._sites = {site.name: site for site in sites}
+    def _set_places(self, places: CutPlaces, idle: Iterable[str] | None) -> None:
+        self._places = places
         self._end_first_pass()
+        if self._late is not None:
+            self._late.wait_for(idle, places.sites.values())
+        self._compile_parts()
+
+    def _add_late_sites(self, sites: Iterable[Site]) -> None:
+        for site in sites:
+            self._places.sites.setdefault(site.name, site)
+        self._compile_parts()
+        self._register_anew()
+
+    def _compile_parts(self) -> None:
         if self._compiled is not None:
-            self._compiled.apply(self._sites)
+            waiting = set() if self._late is None else self._late.names
+            self._compiled.apply({*self._places.sites} | waiting)
 
     def _end_first_pass(self) -> None:
         if self._first_pass is not None:
             self._first_pass.end_for_good()
             self._first_pass = None
-
-    # Every further pass.
 
     def _learning(self) -> bool:
         return self._network.training and torch.is_grad_enabled()
@@ -205,22 +232,23 @@ class Cuts:
         context = self._inputs.context()
         if not self._learning():
             return None
-        activation = first_activation(output)
-        if activation is None or not activation.requires_grad:
+        activation = self._reached.activation(name, module, output)
+        if activation is None:
             return None
         if self._errors.is_source(name):
-            return _replaced(output, activation, self._method.pass_source(activation))
+            passed = self._method.pass_source(activation)
+            return self._reached.replaced(output, activation, passed)
         interface = self._interfaces.get(name)
         known = interface is not None
         if interface is None:
             interface = self._interfaces.build(
-                self._sites[name], activation, error=self._errors.place
+                self._places.sites[name], activation, error=self._errors.place
             )
         self._interfaces.check(interface, activation)
         if not known:
             self._interfaces.add(interface, name, activation)
         passed = self._method.pass_cut(name, interface, activation, context)
-        return _replaced(output, activation, passed)
+        return self._reached.replaced(output, activation, passed)
 
     def _end_pass(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
         self._inputs.end()
@@ -235,9 +263,8 @@ class Cuts:
     def state_dict(self) -> dict[str, Any]:
         """Return the state as plain data and tensors."""
         return {
-            "sites": [[*site] for site in self._sites.values()],
+            **self._places.state_dict(),
             "placed": self.placed,
-            "parts": [[*part] for part in self._parts],
             "error": self._errors.state_dict(),
             **self._interfaces.state_dict(),
         }
@@ -252,40 +279,21 @@ class Cuts:
         Raises:
             CheckpointError: The state does not fit the network or the wrapper's arguments.
         """
-        with reading("the list of cuts"):
-            sites = {text(name): Site(name, text(source)) for name, source in state["sites"]}
-            parts = [_part(*part) for part in state["parts"]]
+        places = CutPlaces.read(state, self._network)
+        with reading("the place of the error"):
             placed = bool(state["placed"])
             place, load_place = self._errors.prepare_load(state["error"])
-        known = {name for name, _ in self._network.named_modules(remove_duplicate=False)}
-        for site in sites.values():
-            if not known.issuperset(site):
-                raise CheckpointError(
-                    f"the checkpoint does not fit this wrapper: it has a cut at {site.name!r}, "
-                    "which is no module of this network: give DNI the network it was saved with"
-                )
-        interfaces, load_interfaces = self._interfaces.prepare_load(state, sites, place)
+        interfaces, load_interfaces = self._interfaces.prepare_load(state, places.sites, place)
 
         def load() -> None:
             load_interfaces()
             load_place()
-            self._parts = parts
+            self._places = places
             if placed:
                 registered = bool(self._handles)
                 self._handles.remove()
-                self._set_sites(sites.values())
+                self._set_places(places, None)
                 if registered:
                     self.register()
 
         return interfaces, load
-
-
-def _replaced(output: Any, activation: Tensor, passed: Tensor | None) -> Any:
-    """Return an output with another tensor in the place of its activation; None for no change."""
-    if passed is None or output is activation:
-        return passed
-    return map_floating(output, lambda tensor: passed if tensor is activation else tensor)
-
-
-def _part(cut: Any, modules: Any, parameters: Any, size: Any) -> Part:
-    return Part(text(cut), [text(name) for name in modules], number(parameters), number(size))

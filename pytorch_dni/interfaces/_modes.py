@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import cache
 
 import torch
 from torch import Tensor
 
 _UNCHANGED = nullcontext()
+_has_autocast = cache(torch.amp.is_autocast_available)  # the meta device has none
 
 
 def synthesizer_mode(device: str) -> AbstractContextManager[object]:
@@ -16,7 +18,7 @@ def synthesizer_mode(device: str) -> AbstractContextManager[object]:
 
     Synthesizers are small and keep their own type: autocast would round what they regress to.
     """
-    if torch.is_autocast_enabled(device):
+    if _has_autocast(device) and torch.is_autocast_enabled(device):
         return _without_autocast(device)
     return torch.no_grad() if torch.is_grad_enabled() else _UNCHANGED
 

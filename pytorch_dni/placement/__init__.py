@@ -1,8 +1,9 @@
 """Placement: where a network is cut, found from the user's choice and from one forward pass."""
 
 from ._error_place import ErrorPlace, feature_dim
-from ._first_run import CutPlan, FirstRun
+from ._first_run import CutPlan, FirstRun, NO_ACTIVATION
 from ._graph import PartChain
+from ._layers import takes_hooks
 from ._parts import Part, parts_table
 from ._selection import Layers, select, Selection
 from ._sites import Site
@@ -13,10 +14,12 @@ __all__ = [
     "feature_dim",
     "FirstRun",
     "Layers",
+    "NO_ACTIVATION",
     "Part",
     "PartChain",
     "parts_table",
     "select",
     "Selection",
     "Site",
+    "takes_hooks",
 ]

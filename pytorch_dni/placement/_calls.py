@@ -8,8 +8,10 @@ from torch import nn, Tensor
 from torch.autograd.graph import Node
 
 from .._torch import version
-from .._tree import first_activation
+from .._tree import first_activation, tensors
 from ._cost import Cost
+from ._graph import is_made_from
+from ._layers import is_unit, outer_modules
 from ._selection import Selection
 
 
@@ -23,6 +25,7 @@ class Call(NamedTuple):
         output: The activation that it returned.
         version: How often the output had been changed in place by then.
         node: The node that made the output, where gradients were recorded.
+        used_inside: Whether the module returned another tensor made from this output.
         cost: Floating-point operations of the pass so far.
         products: How many products, convolutions and attentions had run by then.
     """
@@ -33,12 +36,13 @@ class Call(NamedTuple):
     output: Tensor
     version: int
     node: Node | None
+    used_inside: bool
     cost: int
     products: int
 
 
 class CallRecorder:
-    """Records the calls of a network's leaf modules, and of the modules that the user chose.
+    """Records the calls of a network's layers and leaf modules, and of chosen modules.
 
     Args:
         network: The network.
@@ -46,6 +50,7 @@ class CallRecorder:
 
     Attributes:
         calls: The calls so far.
+        opaque: By name, what modules returned in which no activation was found: its type.
         cost: Counts operations where it is active.
     """
 
@@ -53,6 +58,7 @@ class CallRecorder:
         self._network = network
         self._selection = selection
         self.calls: list[Call] = []
+        self.opaque: dict[str, str] = {}
         self.cost = Cost()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -62,23 +68,29 @@ class CallRecorder:
     def watched(self) -> dict[str, nn.Module]:
         """Return the modules whose calls are recorded, by qualified name."""
         chosen = {*self._selection.named, *self._selection.found}
+        outer = outer_modules(self._network)
         return {
             name: module
             for name, module in self._network.named_modules()
-            if name and (name in chosen or next(module.children(), None) is None)
+            if name in chosen or (name in outer and is_unit(module))
         }
 
     def record(self, name: str, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         """Record one call; a call that returns no activation is left out."""
         activation = first_activation(output)
         if activation is None:
+            self.opaque[name] = type(output).__name__
             return
-        input, changes = first_activation(args), version(activation)
+        input, changes, node = first_activation(args), version(activation), activation.grad_fn
+        used = False
+        if output is not activation and node is not None:
+            others = (tensor.grad_fn for tensor in tensors(output))
+            used = is_made_from([other for other in others if other is not None], node)
         counted = (self.cost.total, self.cost.products)
-        call = Call(name, module, input, activation, changes, activation.grad_fn, *counted)
-        self.calls.append(call)
+        self.calls.append(Call(name, module, input, activation, changes, node, used, *counted))
 
     def clear(self) -> None:
         """Drop all calls, and count operations from zero."""
         self.calls.clear()
+        self.opaque.clear()
         self.cost.reset()

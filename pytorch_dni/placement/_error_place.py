@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -11,7 +11,7 @@ from torch.autograd.graph import Node
 
 from .._torch import leaf_of
 from ._calls import Call
-from ._selection import has_weight
+from ._layers import has_weight
 from ._sites import Site
 
 _CONVOLUTIONS = (
@@ -78,7 +78,7 @@ def find_error_place(
         if call.node is not None
         and call.output.shape == last.output.shape
         and last.node is not None
-        and _leads_past_weights(last.node, call.node)
+        and _leads_past_weights(last.node, call.node, {call.node for call in calls})
     ]
     if len(outputs) == 1 and outputs[0] is not last.output:
         output = outputs[0]
@@ -128,10 +128,15 @@ def _is_small(output: torch.Size, activation: torch.Size, only: bool) -> bool:
     return output[0] in (activation[0], activation[:-1].numel())
 
 
-def _leads_past_weights(start: Node, end: Node) -> bool:
+def _leads_past_weights(start: Node, end: Node, activations: Container[Node | None]) -> bool:
     """Return whether a path leads back from one node to another on which no weight is used.
 
     Weights are parameters of two or more dimensions: normalisation is passed.
+
+    Args:
+        start: The node at which the path begins.
+        end: The node at which it ends.
+        activations: Nodes of what modules returned.
     """
     stack, seen = [start], {start}
     while stack:
@@ -139,19 +144,21 @@ def _leads_past_weights(start: Node, end: Node) -> bool:
         if node is end:
             return True
         inputs = [before for before, _ in node.next_functions if before is not None]
-        if any(_is_weight(before) for before in inputs):
+        if any(_is_weight(before, activations) for before in inputs):
             continue
         stack += [before for before in inputs if before not in seen]
         seen.update(inputs)
     return False
 
 
-def _is_weight(node: Node) -> bool:
-    """Return whether a node gives a weight, or a transposed or cast one."""
-    leaf = leaf_of(node)
-    while leaf is None and len(node.next_functions) == 1:
-        before = node.next_functions[0][0]
-        if before is None:
+def _is_weight(node: Node, activations: Container[Node | None]) -> bool:
+    """Return whether a node gives a weight, or a tensor computed from weights alone."""
+    stack, found = [node], False
+    while stack:
+        node = stack.pop()
+        if node in activations:
             return False
-        node, leaf = before, leaf_of(before)
-    return leaf is not None and leaf.dim() > 1
+        leaf = leaf_of(node)
+        found = found or (leaf is not None and leaf.dim() > 1)
+        stack += [before for before, _ in node.next_functions if before is not None]
+    return found

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import nullcontext
 from functools import partial
 from typing import Any, NamedTuple
@@ -11,14 +12,20 @@ import torch
 from torch import nn, Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
-from .._tree import floating_tensors
-from ..errors import SelectionError
+from .._tree import differentiable_tensors, reachable_tensors, tensors
+from ..errors import describe, SelectionError
 from ._calls import Call, CallRecorder
 from ._error_place import ErrorPlace, find_error_place
 from ._graph import PartChain
 from ._parts import Part, parts_between
 from ._selection import Selection
-from ._sites import find_sites, Site
+from ._sites import cuts_before_activation, find_sites, Site
+from ._untouched import untouched
+
+NO_ACTIVATION = (
+    "in which no floating-point tensor was found (it may be in a tuple, a list, a mapping or a "
+    "dataclass), so that there is nothing to cut: name a module that returns a tensor"
+)
 
 
 class CutPlan(NamedTuple):
@@ -29,12 +36,17 @@ class CutPlan(NamedTuple):
         parts: The parts between them.
         activations: By the name of the site, the activation that was seen there.
         error: Where the error is taken; None where no site was reached.
+        before_activation: By the name of the site, an activation function that the cut stands
+            before, though ``layers=None`` looks for places after them.
+        idle: Layers that ``layers=None`` found and that did not run.
     """
 
     sites: list[Site]
     parts: list[Part]
     activations: dict[str, Tensor]
     error: ErrorPlace | None
+    before_activation: dict[str, str]
+    idle: list[str]
 
 
 class FirstRun:
@@ -92,10 +104,18 @@ class FirstRun:
             DNIError: A cut does not separate the network, where it must.
         """
         calls, cost = self._recorder.calls, self._recorder.cost
-        outputs = [tensor for tensor in floating_tensors(output) if tensor.requires_grad]
+        ends = [tensor for tensor in tensors(output) if tensor.requires_grad]
+        # Attributes of an object are not always outputs: a cache of keys and values is none.
+        ends = ends or [tensor for tensor in reachable_tensors(output) if tensor.requires_grad]
+        if self._selection.parts is not None and not ends:
+            raise SelectionError(
+                f"layers={self._selection.parts}: the network returned a {type(output).__name__}, "
+                "in which no tensor that requires a gradient was found, so that nothing tells "
+                "which places its result goes through. Return tensors, or name modules in layers"
+            )
         total = cost.total, cost.products
         sites = find_sites(
-            self._selection, self._skip_last_layer, self.watched(), calls, outputs, total
+            self._selection, self._skip_last_layer, self.watched(), calls, ends, total
         )
         if not sites:
             raise SelectionError(
@@ -103,48 +123,130 @@ class FirstRun:
                 "ran, and the last layer is not separated from its loss. Name other modules in "
                 "layers, or give skip_last_layer=False"
             )
+        opaque = self._check_opaque()
+        sites = [site for site in sites if site.name not in opaque]
+        activations = _activations(calls, sites)
+        made = [site for site in sites if site.name in activations]
         if self.needs_trace:
-            _check_separation(calls, sites, outputs)
-        at = {call.name: call.output for call in calls}
-        activations = {site.name: at[site.name] for site in sites if site.name in at}
-        error = find_error_place(calls, sites, outputs)
-        return CutPlan(sites, parts_between(calls, sites), activations, error)
+            _check_separation(calls, made, ends)
+        error = find_error_place(calls, made, differentiable_tensors(output))
+        idle = self.unplaced([*opaque, *(call.name for call in calls)])
+        before = self._before_activation(made, ends)
+        return CutPlan(sites, parts_between(calls, made), activations, error, before, idle)
 
-    def trace(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> CutPlan:
-        """Run the network once in evaluation, and return the plan of that pass.
+    def _before_activation(self, sites: Sequence[Site], ends: Sequence[Tensor]) -> dict[str, str]:
+        if not self._selection.automatic:
+            return {}
+        nodes = [end.grad_fn for end in ends if end.grad_fn is not None]
+        found = cuts_before_activation(sites, self._recorder.calls, nodes)
+        if found:
+            places = ", ".join(f"{name!r} ({kind})" for name, kind in found.items())
+            warnings.warn(
+                f"DNI cuts before an activation function at {places}: no module computes it, or "
+                "one that runs several times. Gradients there are harder to predict: use a module "
+                "of its own for each activation function (nn.ReLU() instead of F.relu), or name "
+                "other places in layers",
+                stacklevel=2,
+            )
+        return found
 
-        Random numbers and modes are as before. What the graph saves for a backward pass is dropped
-        at once, since only its nodes are needed.
+    def unplaced(self, placed: Iterable[str]) -> list[str]:
+        """Return the layers that ``layers=None`` found, those given left out."""
+        return [*{*self._selection.found} - {*placed}] if self._selection.automatic else []
+
+    def late_sites(self, names: Collection[str]) -> tuple[list[Site], set[str]]:
+        """Return sites for layers of which some have run in the recorded calls, and those.
+
+        The layer that ran last gets no site where it is to be left out.
+        """
+        calls = self._recorder.calls
+        sites = find_sites(self._selection, self._skip_last_layer, (), calls, (), (0, 0))
+        ran = {*self._recorder.opaque, *(call.name for call in calls)}
+        return [site for site in sites if site.source in names], ran
+
+    def _check_opaque(self) -> set[str]:
+        """Return the modules that returned nothing to cut; where they were to be cut, warn.
+
+        Raises:
+            SelectionError: The user named one of them.
+        """
+        ran = {call.name for call in self._recorder.calls}
+        opaque = {n: kind for n, kind in self._recorder.opaque.items() if n not in ran}
+        named = [name for name in self._selection.named if name in opaque]
+        if named:
+            raise SelectionError(
+                f"layers: {describe(named[0], self._network.get_submodule(named[0]))} returned "
+                f"{opaque[named[0]]}, {NO_ACTIVATION}"
+            )
+        found = {*self._selection.found} if self._selection.parts is None else set()
+        unmade = [f"{name!r} returned {kind}" for name, kind in opaque.items() if name in found]
+        if unmade:
+            warnings.warn(
+                f"DNI makes no cut at some modules that layers found: {', '.join(unmade)}, "
+                f"{NO_ACTIVATION}",
+                stacklevel=2,
+            )
+        return {*opaque}
+
+    def trace(self, args: tuple[Any, ...], kwargs: dict[str, Any], example: bool) -> CutPlan:
+        """Run the network once in training, and return the plan of that pass.
+
+        Modes, buffers, inputs and random numbers are as before. What the graph saves for a backward
+        pass is dropped at once, since only its nodes are needed.
+
+        Args:
+            args: Arguments of the network.
+            kwargs: Keywords of the network.
+            example: Whether they are an example: it may be one that the network takes in evaluation
+                alone (one sample before ``BatchNorm``), and is run in evaluation then.
 
         Raises:
             SelectionError: No place is left.
             DNIError: A cut does not separate the network, where it must.
         """
-        network, recorder = self._network, self._recorder
-        recorder.clear()
-        modes = {module: module.training for module in network.modules()}
+        recorder = self._recorder
         handles = [
             module.register_forward_hook(partial(recorder.record, name))
             for name, module in self.watched().items()
         ]
-        count = nullcontext() if self._selection.parts is None else recorder.cost
-        drop = saved_tensors_hooks(_drop, _drop)
         try:
-            network.eval()
-            with (
-                torch.enable_grad(),
-                torch.random.fork_rng(devices=[]),
-                drop,
-                count,
-            ):
-                output = network(*args, **kwargs)
+            with untouched(self._network, tensors((args, kwargs))):
+                output = self._run(args, kwargs, example)
             return self.plan(output)
         finally:
             recorder.clear()
             for handle in handles:
                 handle.remove()
-            for module, mode in modes.items():
-                module.training = mode
+
+    def _run(self, args: tuple[Any, ...], kwargs: dict[str, Any], example: bool) -> Any:
+        network, recorder = self._network, self._recorder
+        if not network.training:
+            network.train()
+        count = nullcontext() if self._selection.parts is None else recorder.cost
+        with torch.enable_grad(), saved_tensors_hooks(_drop, _drop), count:
+            try:
+                recorder.clear()
+                return network(*args, **kwargs)
+            except Exception as error:
+                if not example:
+                    raise
+                reason = error
+            try:
+                recorder.clear()
+                return network.eval()(*args, **kwargs)
+            except Exception:
+                raise reason from None
+
+
+def _activations(calls: Sequence[Call], sites: Sequence[Site]) -> dict[str, Tensor]:
+    """Return the activation at each site that was reached; one that two returned is the first's."""
+    last = {call.name: call for call in calls}
+    found: dict[tuple[int, int], tuple[str, Tensor]] = {}
+    for site in sites:
+        if site.name in last:
+            call = last[site.name]
+            found.setdefault((id(call.output), call.version), (site.name, call.output))
+    return dict(found.values())
 
 
 def _check_separation(

@@ -9,7 +9,7 @@ from typing import cast, NamedTuple
 from torch import Tensor
 from torch.autograd.graph import Node
 
-from .._torch import creation_number, is_cast_by_autocast, leaf_of
+from .._torch import activation_function, creation_number, is_cast_by_autocast, leaf_of
 from ..errors import DNIError
 
 _MARK = "pytorch_dni"
@@ -67,6 +67,44 @@ def walk(starts: Iterable[Node], ends: Iterable[Node], mark: object) -> Reached:
     return Reached(leaves, met, passed)
 
 
+def activations_after(outputs: Iterable[Node], nodes: Iterable[Node]) -> dict[Node, str]:
+    """Return, by node, the activation functions that were applied to the given nodes directly.
+
+    Args:
+        outputs: Nodes of the network's outputs.
+        nodes: The nodes.
+    """
+    wanted, found = {*nodes}, dict[Node, str]()
+    stack = [*outputs]
+    seen = {*stack}
+    while stack:
+        node = stack.pop()
+        inputs = [before for before, _ in node.next_functions if before is not None]
+        kind = activation_function(node)
+        if kind is not None and inputs[0] in wanted:
+            found[inputs[0]] = kind
+        stack += [before for before in inputs if before not in seen]
+        seen.update(inputs)
+    return found
+
+
+def is_made_from(starts: Iterable[Node], end: Node) -> bool:
+    """Return whether any of these nodes was made from another one."""
+    number = creation_number(end)
+    stack = [node for node in starts if node is not end]
+    seen = {*stack}
+    while stack:
+        for before, _ in stack.pop().next_functions:
+            if before is end:
+                return True
+            if before is None or leaf_of(before) is not None or before in seen:
+                continue
+            if creation_number(before) > number:
+                seen.add(before)
+                stack.append(before)
+    return False
+
+
 class PartChain:
     """The parts of a forward pass, each of which must begin where the one before ends.
 
@@ -114,7 +152,7 @@ def separating(outputs: Iterable[Node], places: Sequence[Node]) -> list[bool]:
     """Return which places in a graph separate it: everything goes through them.
 
     A place does not separate where an edge leads from a node made after it to a node made before
-    it; parameters do not count.
+    it, or where an output was made before it; parameters do not count.
 
     Args:
         outputs: Nodes of the network's outputs.
@@ -122,18 +160,23 @@ def separating(outputs: Iterable[Node], places: Sequence[Node]) -> list[bool]:
     """
     order = [creation_number(node) for node in places]
     crossed = [0] * (len(places) + 1)
-    stack = [*outputs]
+
+    def cross(before: Node, last: int) -> None:
+        first = bisect_right(order, creation_number(before))
+        if first < last:
+            crossed[first] += 1
+            crossed[last] -= 1
+
+    stack = [*{*outputs}]
     seen = {*stack}
+    for node in stack:
+        cross(node, len(places))
     while stack:
         node = stack.pop()
         for before, _ in node.next_functions:
             if before is None or leaf_of(before) is not None:
                 continue
-            first = bisect_right(order, creation_number(before))
-            last = bisect_left(order, creation_number(node))
-            if first < last:
-                crossed[first] += 1
-                crossed[last] -= 1
+            cross(before, bisect_left(order, creation_number(node)))
             if before not in seen:
                 seen.add(before)
                 stack.append(before)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from .._torch import storage_number
 from ._calls import Call
+from ._layers import is_unit
 from ._sites import Site
 
 _LISTED = 3
@@ -37,12 +38,12 @@ def parts_between(calls: Sequence[Call], sites: Sequence[Site]) -> list[Part]:
     stored: set[int] = set()
     parameters = size = 0
     for call in calls:
-        if next(call.module.children(), None) is None:
+        if is_unit(call.module):
             modules[call.name] = None
             if storage_number(call.output) not in stored:
                 stored.add(storage_number(call.output))
                 size += call.output.untyped_storage().nbytes()
-            for parameter in call.module.parameters(recurse=False):
+            for parameter in call.module.parameters():
                 if id(parameter) not in counted:
                     counted.add(id(parameter))
                     parameters += parameter.numel()

@@ -9,6 +9,7 @@ from typing import NamedTuple, TypeAlias
 from torch import nn
 
 from ..errors import describe, SelectionError
+from ._layers import has_weight, outer_modules, why_uncut
 
 LayerSpec: TypeAlias = "str | type[nn.Module] | nn.Module | Callable[[str, nn.Module], bool]"
 Layers: TypeAlias = "int | LayerSpec | Iterable[LayerSpec] | None"
@@ -34,12 +35,6 @@ class Selection(NamedTuple):
     parts: int | None = None
 
 
-def has_weight(module: nn.Module) -> bool:
-    """Return whether a module is a leaf with a weight of two or more dimensions."""
-    leaf = next(module.children(), None) is None
-    return leaf and any(parameter.dim() >= 2 for parameter in module.parameters(recurse=False))
-
-
 def select(network: nn.Module, layers: Layers, skip_last_layer: bool) -> Selection:
     """Resolve ``layers`` against the network, as far as possible without running it.
 
@@ -48,20 +43,27 @@ def select(network: nn.Module, layers: Layers, skip_last_layer: bool) -> Selecti
     """
     modules = dict(network.named_modules())
     if layers is None:
-        return Selection((), _automatic(modules, skip_last_layer), True)
+        return Selection((), _automatic(modules, outer_modules(network), skip_last_layer), True)
     if isinstance(layers, int) and not isinstance(layers, bool):
         if layers < 2:
             raise SelectionError(
                 f"layers={layers}: a number says into how many parts to cut, and must be 2 or more"
             )
-        return Selection((), tuple(name for name in modules if name), False, layers)
+        return Selection((), tuple(outer_modules(network)), False, layers)
     named: list[str] = []
     found: list[str] = []
     for spec in _specs(layers):
         names, exact = _matches(spec, modules)
         if not names:
             raise SelectionError(f"layers: {_wording(spec)} in the network. {_inventory(modules)}")
-        (named if exact else found).extend(names)
+        reasons = {name: why_uncut(network, name) for name in names}
+        if exact and reasons[names[0]] is not None:
+            raise SelectionError(
+                f"layers: {describe(names[0], modules[names[0]])} cannot be cut: "
+                f"{reasons[names[0]]}. Name another module"
+            )
+        possible = [name for name in names if reasons[name] is None]
+        (named if exact else found).extend(possible)
     if not named and not found:
         raise SelectionError(f"layers is empty: name at least one module. {_inventory(modules)}")
     unique = dict.fromkeys(named)
@@ -70,8 +72,10 @@ def select(network: nn.Module, layers: Layers, skip_last_layer: bool) -> Selecti
     )
 
 
-def _automatic(modules: dict[str, nn.Module], skip_last_layer: bool) -> tuple[str, ...]:
-    weighted = [name for name, module in modules.items() if has_weight(module)]
+def _automatic(
+    modules: dict[str, nn.Module], outer: dict[str, nn.Module], skip_last_layer: bool
+) -> tuple[str, ...]:
+    weighted = [name for name, module in outer.items() if has_weight(module)]
     candidates = [name for name in weighted if not isinstance(modules[name], _RECURRENT)]
     if not candidates or (skip_last_layer and len(weighted) < 2):
         raise SelectionError(

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import cast, NamedTuple
 
 from torch import Tensor
 from torch.autograd.graph import Node
 
-from .._torch import creation_number
+from .._torch import activation_function, creation_number
 from ..errors import SelectionError
 from ._calls import Call
 from ._cost import balanced
-from ._graph import separating
-from ._selection import has_weight, Selection
+from ._graph import activations_after, separating
+from ._layers import has_weight
+from ._selection import Selection
 
 
 class Site(NamedTuple):
@@ -57,7 +58,10 @@ def find_sites(
     left_out = last if skip_last_layer else None
     found = [name for name in selection.found if not _is_or_holds(name, left_out)]
     if selection.automatic:
-        return [_site_after_activation(name, calls) for name in ran if name in found]
+        # Lazy layers have shown by now whether they have a weight.
+        weighted = {call.name for call in calls if has_weight(call.module)}
+        found = [name for name in ran if name in found and name in weighted]
+        return [_site_after_activation(name, calls) for name in found]
     chosen = {*selection.named, *found}
     ordered = _distinct(chosen, calls)
     ordered += [name for name in watched if name in chosen and name not in ran]
@@ -78,7 +82,8 @@ def _balanced_sites(
     """
     cost, products = total_cost
     once = Counter(call.name for call in calls)
-    single = [c for c in calls if c.node is not None and once[c.name] == 1]
+    # A cut behind a module does not reach what was made from its output inside.
+    single = [c for c in calls if c.node is not None and once[c.name] == 1 and not c.used_inside]
     nodes = [cast(Node, call.node) for call in single]
     order = sorted(range(len(single)), key=lambda i: creation_number(nodes[i]))
     ends = [output.grad_fn for output in outputs if output.grad_fn is not None]
@@ -110,13 +115,15 @@ def _source(place: Call, calls: Sequence[Call]) -> str:
 def _distinct(chosen: set[str], calls: Sequence[Call]) -> list[str]:
     """Return chosen modules in the order of the run, one for each activation.
 
-    A container returns its last module's output: two cuts at one tensor would be one.
+    A container returns its last module's output: two cuts at one tensor would be one. A module that
+    returned its input, as a block of a network of random depth, may return another one later.
     """
     names: dict[str, None] = {}
     seen: set[tuple[int, int]] = set()
     for call in calls:
         activation = (id(call.output), call.version)
-        if call.name in chosen and (call.name in names or activation not in seen):
+        new = call.name in names or activation not in seen or call.input is call.output
+        if call.name in chosen and new:
             names[call.name] = None
             seen.add(activation)
     return list(names)
@@ -131,16 +138,45 @@ def _site_after_activation(source: str, calls: Sequence[Call]) -> Site:
     after the modules without weights that take the layer's output directly, as long as they keep
     its number of dimensions and run once.
     """
-    runs = Counter(call.name for call in calls)
-    place = next(i for i, call in enumerate(calls) if call.name == source)
-    last, current = source, calls[place]
-    if runs[source] > 1:
-        return Site(source, source)
-    for call in calls[place + 1 :]:
-        follows = call.input is current.output and call.output.dim() == current.output.dim()
-        if not follows or runs[call.name] > 1 or has_weight(call.module):
-            break
-        current = call
+    last = source
+    for call in _following(source, calls):
         if next(call.module.parameters(), None) is None:
             last = call.name
     return Site(last, source)
+
+
+def _following(source: str, calls: Sequence[Call]) -> Iterator[Call]:
+    """Yield the calls of modules without weights that follow a layer, each on the one before."""
+    runs = Counter(call.name for call in calls)
+    place = next(i for i, call in enumerate(calls) if call.name == source)
+    current = calls[place]
+    if runs[source] > 1:
+        return
+    for call in calls[place + 1 :]:
+        follows = call.input is current.output and call.output.dim() == current.output.dim()
+        if not follows or runs[call.name] > 1 or has_weight(call.module):
+            return
+        current = call
+        yield call
+
+
+def cuts_before_activation(
+    sites: Iterable[Site], calls: Sequence[Call], ends: Iterable[Node]
+) -> dict[str, str]:
+    """Return, by the name of the site, the activation function that a cut stands before.
+
+    It is one that no module computes (``F.relu`` in a ``forward``), or one that runs several times.
+
+    Args:
+        sites: Sites after the activation functions of layers.
+        calls: The calls.
+        ends: Nodes of the network's outputs.
+    """
+    ran = {call.name: call for call in calls}
+    nodes: dict[str, Node] = {}
+    for site in sites:
+        *_, last = ran[site.source], *_following(site.source, calls)
+        if last.node is not None and activation_function(last.node) is None:
+            nodes[site.name] = last.node
+    kinds = activations_after(ends, nodes.values())
+    return {name: kinds[node] for name, node in nodes.items() if node in kinds}

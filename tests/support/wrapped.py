@@ -13,6 +13,9 @@ WAYS = {
     "update": {"unlock": "update"},
 }
 
+# The same, with learning in the forward pass.
+ALL_WAYS = {**WAYS, "eager": {"eager": True}}
+
 
 def on(name, way):
     """Return the arguments of ``DNI`` for a way, at a network of the zoo."""

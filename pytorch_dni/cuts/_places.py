@@ -1,0 +1,80 @@
+"""Where a network is cut: sites, and the parts between them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any, NamedTuple
+
+from torch import nn
+
+from .._checkpoint import mapping, number, reading, text
+from ..errors import CheckpointError
+from ..placement import CutPlan, Part, Site
+
+
+class CutPlaces(NamedTuple):
+    """The places of a network's cuts.
+
+    Attributes:
+        sites: The sites by name.
+        parts: The parts between them.
+        before_activation: By name, the activation functions that a cut stands before.
+    """
+
+    sites: dict[str, Site]
+    parts: list[Part]
+    before_activation: dict[str, str]
+
+    @classmethod
+    def at(cls, sites: Iterable[Site]) -> CutPlaces:
+        """Return places at known sites."""
+        return cls({site.name: site for site in sites}, [], {})
+
+    @classmethod
+    def of(cls, plan: CutPlan) -> CutPlaces:
+        """Return the places of a plan."""
+        return cls({site.name: site for site in plan.sites}, plan.parts, plan.before_activation)
+
+    def describe(self, reached: Collection[str]) -> list[str]:
+        """Return lines on what a user may not expect of the cuts.
+
+        Args:
+            reached: Names of the cuts that have been made.
+        """
+        before = [f"{name!r} ({kind})" for name, kind in self.before_activation.items()]
+        waiting = [repr(name) for name in self.sites if name not in reached]
+        lines = [f"cut before the activation function: {', '.join(before)}"] if before else []
+        return lines + ([f"not reached yet: {', '.join(waiting)}"] if waiting else [])
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the places as plain data."""
+        return {
+            "sites": [[*site] for site in self.sites.values()],
+            "parts": [[*part] for part in self.parts],
+            "before_activation": dict(self.before_activation),
+        }
+
+    @classmethod
+    def read(cls, state: Mapping[str, Any], network: nn.Module) -> CutPlaces:
+        """Read saved places.
+
+        Raises:
+            CheckpointError: They are malformed, or do not fit the network.
+        """
+        with reading("the list of cuts"):
+            sites = {text(name): Site(name, text(source)) for name, source in state["sites"]}
+            parts = [_part(*part) for part in state["parts"]]
+            saved = mapping(state.get("before_activation", {}))
+            before = {name: text(kind) for name, kind in saved.items()}
+        known = {name for name, _ in network.named_modules(remove_duplicate=False)}
+        for site in sites.values():
+            if not known.issuperset(site):
+                raise CheckpointError(
+                    f"the checkpoint does not fit this wrapper: it has a cut at {site.name!r}, "
+                    "which is no module of this network: give DNI the network it was saved with"
+                )
+        return cls(sites, parts, before)
+
+
+def _part(cut: Any, modules: Any, parameters: Any, size: Any) -> Part:
+    return Part(text(cut), [text(name) for name in modules], number(parameters), number(size))
