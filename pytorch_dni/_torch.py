@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, cast, TypeAlias
+from typing import Any, cast, TypeAlias, TypeVar
 
 import torch
 from torch import nn, Tensor
+from torch._compile import _disable_dynamo
 from torch.autograd.graph import _engine_run_backward, GradientEdge, Node
 from torch.optim import Optimizer
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -22,6 +23,7 @@ __all__ = ["TorchDispatchMode"]  # has no public name yet; torch.utils.flop_coun
 _AccumulateGrad: Any = torch._C._functions.AccumulateGrad  # type: ignore[attr-defined]
 _aten = torch.ops.aten
 _BackwardPass: TypeAlias = int
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 _FUSED_RECURRENT = ("mkldnn_rnn_layer", "_cudnn_rnn", "miopen_rnn")
 
 # The operators below have no public name. Autograd calls the same ones; a backward pass through
@@ -93,6 +95,15 @@ def hooks_suspended(leaves: Sequence[Tensor | GradientEdge]) -> Iterator[None]:
     finally:
         for hooks, kept in suspended:
             hooks.update(kept)
+
+
+def uncompiled(function: _Function) -> _Function:
+    """Return a function that ``torch.compile`` leaves as it is, with all that it calls.
+
+    ``torch.compiler.disable`` is the public name; it imports the compiler at once, which takes
+    seconds. This one imports it when the function is first called.
+    """
+    return cast(_Function, _disable_dynamo(function))
 
 
 def version(tensor: Tensor) -> int:

@@ -7,9 +7,10 @@ from types import MappingProxyType
 from typing import Any, TYPE_CHECKING
 
 from torch import nn, Tensor
+from torch.compiler import is_dynamo_compiling
 
 from ._rooms import Rooms
-from ._torch import apply_to_tensors
+from ._torch import apply_to_tensors, uncompiled
 from .cuts import Interface
 
 if TYPE_CHECKING:
@@ -42,7 +43,16 @@ class NetworkWrapper(nn.Module):
         return MappingProxyType({**self._rooms.in_space.by_name, **self._rooms.in_time.interfaces})
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the network's own forward pass."""
+        """Run the network's own forward pass; ``torch.compile`` of the wrapper leaves it as is."""
+        if is_dynamo_compiling():
+            return self._run_uncompiled(*args, **kwargs)
+        return self._run(*args, **kwargs)
+
+    @uncompiled
+    def _run_uncompiled(self, *args: Any, **kwargs: Any) -> Any:
+        return self._run(*args, **kwargs)
+
+    def _run(self, *args: Any, **kwargs: Any) -> Any:
         self._rooms.learner.discard()
         if self.network.training:
             self._rooms.register()

@@ -6,7 +6,10 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from torch import nn
+from torch.compiler import is_dynamo_compiling
 from torch.utils.hooks import RemovableHandle
+
+from .._torch import uncompiled
 
 
 class ModuleHook:
@@ -25,6 +28,12 @@ class ModuleHook:
         self._arguments = arguments
 
     def __call__(self, *call: Any) -> Any:
+        if is_dynamo_compiling():
+            return self._run_uncompiled(*call)
+        return self._method(*self._arguments, *call)
+
+    @uncompiled
+    def _run_uncompiled(self, *call: Any) -> Any:
         return self._method(*self._arguments, *call)
 
 
