@@ -7,9 +7,21 @@ from typing import Any
 
 from torch import nn
 from torch.compiler import is_dynamo_compiling
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.hooks import RemovableHandle
 
 from .._torch import uncompiled
+
+
+def innermost(network: nn.Module) -> nn.Module:
+    """Return the network inside of ``DistributedDataParallel``, or the network itself.
+
+    That wrapper searches the graph of the output for parameters before its own hooks run: the
+    output must lead to all of them by then.
+    """
+    while isinstance(network, DistributedDataParallel):
+        network = network.module
+    return network
 
 
 class ModuleHook:

@@ -16,7 +16,7 @@ from ._compilation import CompiledParts
 from ._errors import PassErrors
 from ._factory import Interface
 from ._first_pass import FirstPass
-from ._hooks import Handles
+from ._hooks import Handles, innermost
 from ._inputs import ForwardInputs
 from ._interface_set import InterfaceSet
 from ._methods import CutMethod, HookCuts
@@ -81,13 +81,14 @@ class Cuts:
             handles.before_forward(network, self._begin_first_pass)
             self._first_pass.register(handles)
             return
-        whole = self._method.needs_whole_pass or self._errors.place is not None
-        if whole:
-            handles.before_forward(network, self._begin_pass)
+        whole = innermost(network)
+        needs_whole = self._method.needs_whole_pass or self._errors.place is not None
+        if needs_whole:
+            handles.before_forward(whole, self._begin_pass)
         for name in self._sites:
             handles.after_forward(network.get_submodule(name), self._pass_cut, name)
-        if whole:
-            handles.after_forward(network, self._end_pass, always=True)
+        if needs_whole:
+            handles.after_forward(whole, self._end_pass, always=True)
 
     def _register_anew(self) -> None:
         if self._handles:
