@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from typing import Any, cast, TypeAlias, TypeVar
 
 import torch
@@ -16,6 +17,7 @@ from torch._compile import _disable_dynamo
 from torch.autograd.graph import _engine_run_backward, GradientEdge, Node
 from torch.optim import Optimizer
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.checkpoint import CheckpointFunction
 from torch.utils.flop_counter import flop_registry
 
 __all__ = ["TorchDispatchMode"]  # has no public name yet; torch.utils.flop_counter builds on it
@@ -134,6 +136,24 @@ def is_cast_by_autocast(node: Node) -> bool:
     The class of such nodes has no public name.
     """
     return type(node).__name__.startswith("ToCopy")
+
+
+def is_reentrant_checkpoint(node: Node) -> bool:
+    """Return whether a node is that of a checkpoint with ``use_reentrant=True``.
+
+    Its graph is made in the backward pass: nothing in it can be found before. The class of such
+    nodes has no public name.
+    """
+    return type(node) is CheckpointFunction._backward_cls
+
+
+@cache
+def saves_tensors(kind: type[Node]) -> bool:
+    """Return whether nodes of a class may save tensors, which a backward pass releases.
+
+    The graph tells it by the names of attributes alone.
+    """
+    return any(name.startswith("_raw_saved_") for name in dir(kind))
 
 
 def is_output_of(tensor: Tensor, function: type[torch.autograd.Function]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -85,7 +86,7 @@ class EagerCuts(CutMethod):
         running, self._pass = self._pass, None
         if running is None:
             return output
-        return replace_differentiable(output, running.end)
+        return replace_differentiable(output, partial(running.end, type(output).__name__))
 
     def cancel(self) -> None:
         """Drop a forward pass that ended otherwise."""
