@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, TYPE_CHECKING
 
+import torch
 from torch import nn, Tensor
 from torch.compiler import is_dynamo_compiling
 
@@ -53,14 +54,18 @@ class NetworkWrapper(nn.Module):
         return self._run(*args, **kwargs)
 
     def _run(self, *args: Any, **kwargs: Any) -> Any:
-        self._rooms.learner.discard()
-        if self.network.training:
-            self._rooms.register()
+        rooms, training = self._rooms, self.network.training
+        outermost = training and torch.is_grad_enabled() and rooms.thread.enter()
         try:
+            if training:
+                rooms.register()
             return self.network(*args, **kwargs)
         except BaseException:
-            self._rooms.drop_pass()
+            rooms.drop_pass()
             raise
+        finally:
+            if outermost:
+                rooms.thread.leave()
 
     def train(self, mode: bool = True) -> Self:
         """Set training or evaluation; in evaluation the network has no hook of the wrapper."""
