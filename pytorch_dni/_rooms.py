@@ -8,7 +8,7 @@ from torch import nn
 
 from ._arguments import Places
 from ._checkpoint import check_format, FORMAT, reading
-from ._threads import TrainingThread
+from ._training_calls import TrainingThread
 from .cuts import (
     CutMethod,
     Cuts,

@@ -14,6 +14,7 @@ from typing import Any, cast, TypeAlias, TypeVar
 import torch
 from torch import nn, Tensor
 from torch._compile import _disable_dynamo
+from torch.autograd import forward_ad as _forward_ad
 from torch.autograd.graph import _engine_run_backward, GradientEdge, Node
 from torch.optim import Optimizer
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -51,6 +52,17 @@ def current_backward_pass() -> _BackwardPass | None:
     """
     number: int = torch._C._current_graph_task_id()
     return None if number == -1 else number
+
+
+def is_transformed() -> bool:
+    """Return whether a transform of ``torch.func`` runs; there is no public way to ask."""
+    transforms: Any = torch._C._functorch
+    return transforms.peek_interpreter_stack() is not None
+
+
+def is_forward_differentiated() -> bool:
+    """Return whether forward-mode differentiation runs; there is no public way to ask."""
+    return _forward_ad._current_level >= 0
 
 
 def call_after_backward_pass(callback: Callable[[], None]) -> None:

@@ -19,7 +19,7 @@ from ._first_pass import FirstPass
 from ._hooks import Handles, innermost
 from ._inputs import ForwardInputs
 from ._interface_set import InterfaceSet
-from ._methods import CutMethod, HookCuts
+from ._methods import check_backward_mode, CutMethod, HookCuts
 
 
 class Cuts:
@@ -198,6 +198,8 @@ class Cuts:
 
     def _begin_pass(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if self._learning():
+            if self._method.needs_whole_pass:
+                check_backward_mode(type(self._network).__name__)
             self._inputs.begin(args, kwargs)
             self._errors.begin()
             self._method.begin(args, kwargs)

@@ -92,6 +92,6 @@ def test_passes_without_gradients_may_run_in_threads():
 def test_data_parallel_with_several_devices_is_an_error():
     network = nn.DataParallel(mlp())
     network.device_ids = [0, 1]
-    with pytest.raises(DNIError, match="DataParallel.*take DistributedDataParallel"):
+    with pytest.raises(DNIError, match=r"DataParallel.*take DistributedDataParallel"):
         DNI(network)
     DNI(nn.DataParallel(mlp()), layers="module.1")  # without devices it runs its network alone

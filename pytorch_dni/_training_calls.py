@@ -1,10 +1,11 @@
-"""A guard against forward passes that run in several threads at once."""
+"""Guards of the calls in which the network learns."""
 
 from __future__ import annotations
 
 from threading import get_ident
 from typing import Any
 
+from ._torch import is_transformed
 from .errors import DNIError
 
 
@@ -29,8 +30,14 @@ class TrainingThread:
         """Begin a forward pass of training, and return whether it is inside of no other one.
 
         Raises:
-            DNIError: One runs in another thread.
+            DNIError: One runs in another thread, or ``torch.func`` transforms it.
         """
+        if is_transformed():
+            raise DNIError(
+                f"a transform of torch.func (vmap, grad, jvp, ...) calls {self._kind} in training, "
+                "but cuts and what they learn are no function that it can transform: call the "
+                "network in eval(), where it has no cuts; torch.func.functional_call is fine"
+            )
         own = get_ident()
         outermost = self._owner.get("thread") != own
         if self._owner.setdefault("thread", own) != own:
