@@ -187,6 +187,11 @@ def forward_hooks(module: nn.Module) -> Mapping[int, Callable[..., Any]]:
     return module._forward_hooks
 
 
+def has_backward_hooks(module: nn.Module) -> bool:
+    """Return whether a module has backward hooks; PyTorch can add and remove, but not list them."""
+    return bool(module._backward_hooks or module._backward_pre_hooks)
+
+
 def apply_to_tensors(module: nn.Module, function: Callable[[Tensor], Tensor]) -> None:
     """Apply a function to all parameters and buffers, as ``to``, ``half`` and ``cuda`` do.
 

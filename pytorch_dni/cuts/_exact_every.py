@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor
 
@@ -36,6 +36,8 @@ class ExactEveryCuts(CutMethod):
         errors: Takes the error of each pass.
         copies: The cuts whose activation has to be copied.
     """
+
+    detaches: ClassVar[bool] = True
 
     def __init__(
         self,

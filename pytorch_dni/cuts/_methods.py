@@ -58,9 +58,11 @@ class CutMethod(ABC):
     Attributes:
         needs_whole_pass: Whether :meth:`begin` and :meth:`end` do anything; if not, the network
             itself gets no hook.
+        detaches: Whether it cuts the graph: no gradient passes through a module with a cut.
     """
 
     needs_whole_pass: ClassVar[bool] = True
+    detaches: ClassVar[bool] = False
 
     def begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:  # noqa: B027
         """Begin a forward pass of training with these arguments."""

@@ -16,7 +16,7 @@ from ._compilation import CompiledParts
 from ._errors import PassErrors
 from ._factory import Interface
 from ._first_pass import FirstPass
-from ._hooks import Handles, innermost
+from ._hooks import check_backward_hooks, Handles, innermost
 from ._inputs import ForwardInputs
 from ._interface_set import InterfaceSet
 from ._methods import check_backward_mode, CutMethod, HookCuts
@@ -213,6 +213,8 @@ class Cuts:
             return None
         if self._errors.is_source(name):
             return _replaced(output, activation, self._method.pass_source(activation))
+        if self._method.detaches:
+            check_backward_hooks(self._network, name)
         interface = self._interfaces.get(name)
         known = interface is not None
         if interface is None:

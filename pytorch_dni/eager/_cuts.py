@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -28,6 +28,8 @@ class EagerCuts(CutMethod):
         policy: What passes each cut.
         copies: The cuts whose activation has to be copied.
     """
+
+    detaches: ClassVar[bool] = True
 
     def __init__(
         self, otherwise: CutMethod, learner: Learner, policy: UpdatePolicy, copies: TriggerCopies
