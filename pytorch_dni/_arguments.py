@@ -62,7 +62,8 @@ def choose_places(
 def check_network(network: nn.Module, optim: Optimizer | None, wrapper: type[nn.Module]) -> None:
     """Raise :class:`DNIError` where a network cannot be wrapped.
 
-    It is no module, it is wrapped already, or the optimizer holds none of its parameters.
+    It is no module, it is wrapped already, it runs in threads, or the optimizer holds none of its
+    parameters.
     """
     if not isinstance(network, nn.Module):
         raise DNIError(f"network must be a module, not {type(network).__name__}")
@@ -72,6 +73,11 @@ def check_network(network: nn.Module, optim: Optimizer | None, wrapper: type[nn.
             "was compiled from"
         )
     for name, module in network.named_modules():
+        if isinstance(module, nn.DataParallel) and len(module.device_ids) > 1:
+            raise DNIError(
+                f"{describe(name, module)} runs copies of its network in threads at once, whose "
+                "passes DNI cannot tell apart: take DistributedDataParallel"
+            )
         if isinstance(module, wrapper) or is_hooked(forward_hooks(module).values()):
             raise DNIError(f"{describe(name, module)} is wrapped in DNI already: unwrap() it first")
     if optim is not None:

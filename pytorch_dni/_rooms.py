@@ -8,6 +8,7 @@ from torch import nn
 
 from ._arguments import Places
 from ._checkpoint import check_format, FORMAT, reading
+from ._training_calls import TrainingThread
 from .cuts import (
     CutMethod,
     Cuts,
@@ -46,6 +47,7 @@ class Rooms:
     Attributes:
         learner: Trains the synthesizers.
         policy: What passes each cut.
+        thread: Lets forward passes of training run in one thread at a time.
         in_space: The interfaces of cuts in space.
         errors: Takes the error of each forward pass.
         cuts: The cuts in space.
@@ -64,6 +66,7 @@ class Rooms:
     ) -> None:
         self.learner = learner
         self.policy = policy
+        self.thread = TrainingThread(type(network).__name__)
         inputs = ForwardInputs(network, keeps_input=factory.predicts_activations)
         self._copies = TriggerCopies()
         self.in_space = InterfaceSet(network, factory, learner, inputs)

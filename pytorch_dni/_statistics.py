@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -77,15 +79,23 @@ class RunningMoments:
             sums[1] /= gain
         return sums.div_(max(t.numel(), 1)).nan_to_num_(0.0, 0.0, 0.0)
 
-    def apply(self, sample: Tensor | None) -> None:
-        """Count an update, and what was measured of it."""
+    def apply(self, sample: Tensor | None) -> Callable[[], None]:
+        """Count an update, and what was measured of it.
+
+        Returns:
+            What takes it back.
+        """
+        undo = partial(self._restore, self.values, self.ratio, self.updates, self.samples)
         self.updates += 1
-        if sample is None:
-            return
-        self.samples += 1
-        weight = max(1 / self.samples, 1 - DECAY**_EVERY)
-        self.values = self.values.lerp(sample, weight)
-        self._set_ratio()
+        if sample is not None:
+            self.samples += 1
+            weight = max(1 / self.samples, 1 - DECAY**_EVERY)
+            self.values = self.values.lerp(sample, weight)
+            self._set_ratio()
+        return undo
+
+    def _restore(self, values: Tensor, ratio: Tensor, updates: int, samples: int) -> None:
+        self.values, self.ratio, self.updates, self.samples = values, ratio, updates, samples
 
     def _set_ratio(self) -> None:
         synthetic, _, true = self.values.sqrt().unbind()

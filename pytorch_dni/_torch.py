@@ -8,13 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, cast, TypeAlias
+from functools import cache
+from typing import Any, cast, TypeAlias, TypeVar
 
 import torch
 from torch import nn, Tensor
+from torch._compile import _disable_dynamo
+from torch.autograd import forward_ad as _forward_ad
 from torch.autograd.graph import _engine_run_backward, GradientEdge, Node
 from torch.optim import Optimizer
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.checkpoint import CheckpointFunction
 from torch.utils.flop_counter import flop_registry
 
 __all__ = ["TorchDispatchMode"]  # has no public name yet; torch.utils.flop_counter builds on it
@@ -26,6 +30,7 @@ _ACTIVATION_FUNCTIONS = {
     *("relu", "leakyrelu", "elu", "celu", "gelu", "silu", "mish", "softplus", "sigmoid", "tanh"),
     *("hardtanh", "hardswish", "hardsigmoid", "prelukernel", "logsigmoid", "threshold", "glu"),
 }
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 _FUSED_RECURRENT = ("mkldnn_rnn_layer", "_cudnn_rnn", "miopen_rnn")
 
 # The operators below have no public name. Autograd calls the same ones; a backward pass through
@@ -51,6 +56,17 @@ def current_backward_pass() -> _BackwardPass | None:
     """
     number: int = torch._C._current_graph_task_id()
     return None if number == -1 else number
+
+
+def is_transformed() -> bool:
+    """Return whether a transform of ``torch.func`` runs; there is no public way to ask."""
+    transforms: Any = torch._C._functorch
+    return transforms.peek_interpreter_stack() is not None
+
+
+def is_forward_differentiated() -> bool:
+    """Return whether forward-mode differentiation runs; there is no public way to ask."""
+    return _forward_ad._current_level >= 0
 
 
 def call_after_backward_pass(callback: Callable[[], None]) -> None:
@@ -99,6 +115,15 @@ def hooks_suspended(leaves: Sequence[Tensor | GradientEdge]) -> Iterator[None]:
             hooks.update(kept)
 
 
+def uncompiled(function: _Function) -> _Function:
+    """Return a function that ``torch.compile`` leaves as it is, with all that it calls.
+
+    ``torch.compiler.disable`` is the public name; it imports the compiler at once, which takes
+    seconds. This one imports it when the function is first called.
+    """
+    return cast(_Function, _disable_dynamo(function))
+
+
 def version(tensor: Tensor) -> int:
     """Return how often a tensor has been changed in place.
 
@@ -138,6 +163,24 @@ def activation_function(node: Node) -> str | None:
     return name if name in _ACTIVATION_FUNCTIONS else None
 
 
+def is_reentrant_checkpoint(node: Node) -> bool:
+    """Return whether a node is that of a checkpoint with ``use_reentrant=True``.
+
+    Its graph is made in the backward pass: nothing in it can be found before. The class of such
+    nodes has no public name.
+    """
+    return type(node) is CheckpointFunction._backward_cls
+
+
+@cache
+def saves_tensors(kind: type[Node]) -> bool:
+    """Return whether nodes of a class may save tensors, which a backward pass releases.
+
+    The graph tells it by the names of attributes alone.
+    """
+    return any(name.startswith("_raw_saved_") for name in dir(kind))
+
+
 def is_output_of(tensor: Tensor, function: type[torch.autograd.Function]) -> bool:
     """Return whether a tensor is a direct output of an autograd function.
 
@@ -155,6 +198,11 @@ def storage_number(tensor: Tensor) -> int:
 def forward_hooks(module: nn.Module) -> Mapping[int, Callable[..., Any]]:
     """Return the forward hooks of a module; PyTorch can add and remove, but not list them."""
     return module._forward_hooks
+
+
+def has_backward_hooks(module: nn.Module) -> bool:
+    """Return whether a module has backward hooks; PyTorch can add and remove, but not list them."""
+    return bool(module._backward_hooks or module._backward_pre_hooks)
 
 
 def apply_to_tensors(module: nn.Module, function: Callable[[Tensor], Tensor]) -> None:

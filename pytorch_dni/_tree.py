@@ -7,7 +7,7 @@ from types import FunctionType, ModuleType
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import nn, Tensor
 
 _CLOSED = (type, FunctionType, ModuleType, torch.nn.Module)  # not looked into for tensors
 _MOST_VALUES = 10_000
@@ -74,26 +74,35 @@ def map_floating(output: Any, function: Callable[[Tensor], Tensor]) -> Any:
     )
 
 
-def map_tensors(output: Any, function: Callable[[Tensor], Tensor]) -> Any:
-    """Return a tree with ``function`` applied to each tensor in it."""
+def map_tensors(
+    output: Any, function: Callable[[Tensor], Tensor], other: Callable[[Any], Any] | None = None
+) -> Any:
+    """Return a tree with ``function`` applied to each tensor in it.
+
+    Args:
+        output: The tree.
+        function: Called with each tensor.
+        other: Called with what is neither a tensor nor a container, in whose place its result is.
+    """
     if isinstance(output, Tensor):
         return function(output)
     if isinstance(output, Mapping):
         # A copy keeps what a mapping of the user's own class has besides its items.
         changed: Any = copy.copy(output)
         for key, child in output.items():
-            changed[key] = map_tensors(child, function)
+            changed[key] = map_tensors(child, function, other)
         return changed
     if isinstance(output, tuple) and hasattr(output, "_fields"):
-        return type(output)(*(map_tensors(child, function) for child in output))
+        return type(output)(*(map_tensors(child, function, other) for child in output))
     if isinstance(output, (tuple, list)):
-        return type(output)(map_tensors(child, function) for child in output)
+        return type(output)(map_tensors(child, function, other) for child in output)
     if dataclasses.is_dataclass(output) and not isinstance(output, type):
         names = [field.name for field in dataclasses.fields(output) if field.init]
         return dataclasses.replace(
-            output, **{name: map_tensors(getattr(output, name), function) for name in names}
+            output,
+            **{name: map_tensors(getattr(output, name), function, other) for name in names},
         )
-    return output
+    return output if other is None else other(output)
 
 
 def floating_tensors(output: object) -> list[Tensor]:
@@ -156,9 +165,87 @@ def differentiable_tensors(output: object) -> list[Tensor]:
 def replace_differentiable(output: Any, replace: Callable[[list[Tensor]], Sequence[Tensor]]) -> Any:
     """Return a tree with other tensors in the place of those that require a gradient.
 
+    Where no container shows such a tensor, plain objects such as distributions are searched too;
+    those that hold one are replaced by copies.
+
     Args:
         output: The tree.
         replace: Called with all these tensors; returns as many.
     """
-    new = iter(replace(differentiable_tensors(output)))
-    return map_floating(output, lambda tensor: next(new) if tensor.requires_grad else tensor)
+    found = [tensor for tensor in _tensors(output, None) if tensor.requires_grad]
+    objects = not found
+    if objects:
+        inside = _tensors(output, _ObjectSearch)
+        found = [*{id(tensor): tensor for tensor in inside if tensor.requires_grad}.values()]
+    new = dict(zip(map(id, found), replace(found), strict=True))
+
+    def other_tensor(tensor: Tensor) -> Tensor:
+        return new.get(id(tensor), tensor)
+
+    return map_tensors(output, other_tensor, _ObjectCopies(other_tensor) if objects else None)
+
+
+def _tensors(output: Any, search: "type[_ObjectSearch] | None") -> list[Tensor]:
+    """Return the tensors in a tree; those in plain objects too where a search is given."""
+    found: list[Tensor] = []
+
+    def note(tensor: Tensor) -> Tensor:
+        found.append(tensor)
+        return tensor
+
+    map_tensors(output, note, None if search is None else search(note))
+    return found
+
+
+class _ObjectSearch:
+    """Applies a function to the tensors in plain objects, each object once.
+
+    Args:
+        function: Called with each tensor.
+    """
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        self._function = function
+        self._seen: dict[int, object] = {}
+
+    def __call__(self, item: Any) -> Any:
+        if _is_plain(item) and id(item) not in self._seen:
+            self._seen[id(item)] = item
+            for value in vars(item).values():
+                map_tensors(value, self._function, self)
+        return item
+
+
+class _ObjectCopies:
+    """Replaces plain objects that hold a tensor by copies that hold the function's results.
+
+    Args:
+        function: Called with each tensor that requires a gradient.
+    """
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        self._function = function
+        self._copies: dict[int, tuple[object, object]] = {}
+
+    def __call__(self, item: Any) -> Any:
+        if id(item) in self._copies:
+            return self._copies[id(item)][1]
+        if not _is_plain(item) or not any(t.requires_grad for t in _tensors(item, _ObjectSearch)):
+            return item
+        copied = object.__new__(type(item))
+        self._copies[id(item)] = item, copied
+        for name, value in vars(item).items():
+            vars(copied)[name] = map_tensors(value, self._function, self)
+        return copied
+
+
+def _is_plain(item: object) -> bool:
+    """Return whether an object is no more than its attributes: it can be copied by them alone."""
+    kind = type(item)
+    own = ("__copy__", "__deepcopy__", "__getstate__", "__reduce__", "__reduce_ex__", "__new__")
+    return (
+        hasattr(item, "__dict__")
+        and not isinstance(item, (type, nn.Module))
+        and all(getattr(kind, name, None) is getattr(object, name, None) for name in own)
+        and not any(vars(base).get("__slots__") for base in kind.__mro__)
+    )

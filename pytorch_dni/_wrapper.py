@@ -6,10 +6,12 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, TYPE_CHECKING
 
+import torch
 from torch import nn, Tensor
+from torch.compiler import is_dynamo_compiling
 
 from ._rooms import Rooms
-from ._torch import apply_to_tensors
+from ._torch import apply_to_tensors, uncompiled
 from .cuts import Interface
 
 if TYPE_CHECKING:
@@ -42,15 +44,28 @@ class NetworkWrapper(nn.Module):
         return MappingProxyType({**self._rooms.in_space.by_name, **self._rooms.in_time.interfaces})
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the network's own forward pass."""
-        self._rooms.learner.discard()
-        if self.network.training:
-            self._rooms.register()
+        """Run the network's own forward pass; ``torch.compile`` of the wrapper leaves it as is."""
+        if is_dynamo_compiling():
+            return self._run_uncompiled(*args, **kwargs)
+        return self._run(*args, **kwargs)
+
+    @uncompiled
+    def _run_uncompiled(self, *args: Any, **kwargs: Any) -> Any:
+        return self._run(*args, **kwargs)
+
+    def _run(self, *args: Any, **kwargs: Any) -> Any:
+        rooms, training = self._rooms, self.network.training
+        outermost = training and torch.is_grad_enabled() and rooms.thread.enter()
         try:
+            if training:
+                rooms.register()
             return self.network(*args, **kwargs)
         except BaseException:
-            self._rooms.drop_pass()
+            rooms.drop_pass()
             raise
+        finally:
+            if outermost:
+                rooms.thread.leave()
 
     def train(self, mode: bool = True) -> Self:
         """Set training or evaluation; in evaluation the network has no hook of the wrapper."""

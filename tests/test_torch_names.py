@@ -127,6 +127,20 @@ def test_suspended_hooks_do_not_run_and_are_put_back_in_order():
     assert calls == [0, 1, 2]
 
 
+def test_a_function_can_be_left_out_of_compilation():
+    seen = []
+
+    @_torch.uncompiled
+    def inner(x):
+        seen.append(torch.compiler.is_dynamo_compiling())
+        return x + 1
+
+    torch.compiler.reset()
+    compiled = torch.compile(lambda x: inner(x * 2) * 3, backend="eager")
+    assert torch.equal(compiled(torch.ones(2)), torch.full((2,), 9.0))
+    assert seen == [False]
+
+
 def test_changes_in_place_are_counted():
     x = torch.ones(3)
     before = _torch.version(x)

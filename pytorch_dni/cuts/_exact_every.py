@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor
 
@@ -15,6 +15,7 @@ from ..interfaces._autograd import attach_gradients
 from ..interfaces._error import OutputError
 from ..interfaces._gradient_crossing import CutPolicy
 from ._copies import InPlaceWatch, TriggerCopies
+from ._delivery_watch import DeliveryWatch
 from ._errors import PassErrors
 from ._factory import Interface
 from ._methods import CutMethod
@@ -36,6 +37,8 @@ class ExactEveryCuts(CutMethod):
         copies: The cuts whose activation has to be copied.
     """
 
+    detaches: ClassVar[bool] = True
+
     def __init__(
         self,
         exact: CutMethod,
@@ -48,6 +51,7 @@ class ExactEveryCuts(CutMethod):
         self._errors = errors
         self._copies = copies
         self._pass: DetachedPass | None = None
+        self._delivered = False  # whether a backward pass has reached the output of such a step
 
     def __getstate__(self) -> dict[str, Any]:
         # Graphs can be neither copied nor pickled.
@@ -58,7 +62,11 @@ class ExactEveryCuts(CutMethod):
         self._exact.begin(args, kwargs)
         self._pass = None
         if not self._policy.is_exact_step():
-            self._pass = DetachedPass(self._errors, self._copies)
+            watch = None if self._delivered else DeliveryWatch(self._note_delivery)
+            self._pass = DetachedPass(self._errors, self._copies, watch)
+
+    def _note_delivery(self) -> None:
+        self._delivered = True
 
     def pass_cut(
         self, name: str, interface: Interface, activation: Tensor, context: Context | None
@@ -84,7 +92,8 @@ class ExactEveryCuts(CutMethod):
             return self._exact.end(output)
         # A pass that did not reach the last cut has no error, but is a step.
         holds_error = not self._errors.at_last_cut
-        attach = partial(running.attach, holds_error=holds_error)
+        kind = type(output).__name__
+        attach = partial(running.attach, holds_error=holds_error, kind=kind)
         return replace_differentiable(output, attach)
 
     def cancel(self) -> None:
@@ -117,32 +126,48 @@ class DetachedPass:
     Args:
         errors: Takes the error of the pass.
         copies: The cuts whose activation has to be copied.
+        watch: Checks that the backward pass reaches the output; None where one has done so.
     """
 
-    def __init__(self, errors: PassErrors, copies: TriggerCopies) -> None:
+    def __init__(
+        self, errors: PassErrors, copies: TriggerCopies, watch: DeliveryWatch | None = None
+    ) -> None:
         self._errors = errors
         self._copies = copies
+        self._delivery = watch
         self._cuts: list[_DetachedCut] = []
         self._activations: list[Tensor] = []
 
     def pass_cut(
         self, name: str, interface: BackwardInterface, activation: Tensor, context: Context | None
     ) -> Tensor:
-        """Note an activation, and return it detached."""
-        watch = InPlaceWatch(activation)
+        """Note an activation, and return it detached.
+
+        Raises:
+            DNIError: The part before the cut cannot learn alone.
+        """
+        passed = activation.detach()
+        if self._delivery is not None:
+            passed = self._delivery.begin_part(name, activation)
+        watch = InPlaceWatch(activation if self._delivery is None else passed)
         trigger = watch.value.clone() if self._copies.needs_copy(name) else watch.value
         self._copies.mark_seen(name)
         self._cuts.append(_DetachedCut(name, interface, trigger, watch, context))
         self._activations.append(activation)
-        return activation.detach()
+        return passed
 
-    def attach(self, tensors: Sequence[Tensor], holds_error: bool) -> Sequence[Tensor]:
+    def attach(
+        self, tensors: Sequence[Tensor], holds_error: bool, kind: str = "Tensor"
+    ) -> Sequence[Tensor]:
         """Return the tensors, whose gradients start the backward passes of all parts so far.
 
         Args:
             tensors: The tensors.
             holds_error: Whether the gradient of a single one of them is the error.
+            kind: Name of the class of what the network returns.
         """
+        if self._delivery is not None:
+            self._delivery.end(kind, tensors)
         if not tensors or not self._cuts:
             return tensors
         place = holds_error and len(tensors) == 1 and self._errors.place is not None
@@ -158,6 +183,8 @@ class DetachedPass:
         given: Sequence[Tensor | None],
     ) -> list[Tensor | None]:
         """Return the synthetic gradients of the cuts, in a backward pass."""
+        if self._delivery is not None:
+            self._delivery.note()
         if holds_error:
             self._errors.give(error, given[0])
         found = []

@@ -8,9 +8,25 @@ from contextvars import ContextVar
 from typing import Any
 
 from torch import nn
+from torch.compiler import is_dynamo_compiling
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.hooks import RemovableHandle
 
+from .._torch import has_backward_hooks, uncompiled
+from ..errors import describe, DNIError
+
 _suspended: ContextVar[bool] = ContextVar("suspended", default=False)
+
+
+def innermost(network: nn.Module) -> nn.Module:
+    """Return the network inside of ``DistributedDataParallel``, or the network itself.
+
+    That wrapper searches the graph of the output for parameters before its own hooks run: the
+    output must lead to all of them by then.
+    """
+    while isinstance(network, DistributedDataParallel):
+        network = network.module
+    return network
 
 
 class ModuleHook:
@@ -31,7 +47,35 @@ class ModuleHook:
     def __call__(self, *call: Any) -> Any:
         if _suspended.get():
             return None
+        if is_dynamo_compiling():
+            return self._run_uncompiled(*call)
         return self._method(*self._arguments, *call)
+
+    @uncompiled
+    def _run_uncompiled(self, *call: Any) -> Any:
+        return self._method(*self._arguments, *call)
+
+
+def check_backward_hooks(network: nn.Module, cut: str) -> None:
+    """Raise where a module that a detached cut ends or divides has a backward hook.
+
+    Args:
+        network: The network, whose own hooks run at its output.
+        cut: Name of the module whose output is detached.
+
+    Raises:
+        DNIError: There is one: the gradient of the module's output never reaches its input.
+    """
+    module, names = network, cut.split(".") if cut else []
+    for depth, name in enumerate(names, 1):
+        module = module.get_submodule(name)
+        if has_backward_hooks(module):
+            raise DNIError(
+                f"{describe('.'.join(names[:depth]), module)} has a full backward hook, which "
+                f"would not be called: eager and exact_every detach the cut {cut!r}. Register the "
+                "hook on a module that lies between two cuts, or on a tensor, or leave eager and "
+                "exact_every out"
+            )
 
 
 class Handles:

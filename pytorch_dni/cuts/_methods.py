@@ -9,10 +9,12 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
+from .._torch import is_forward_differentiated
 from .._tree import map_floating
 from ..context import Context
+from ..errors import DNIError
 from ..interfaces import BidirectionalInterface
-from ..interfaces._autograd import cross, is_crossed, is_detached_at_cut
+from ..interfaces._autograd import check_first_order, cross, is_crossed, is_detached_at_cut
 from ..interfaces._bidirectional import ExchangeCrossing
 from ..interfaces._error import OutputError
 from ..interfaces._gradient_crossing import CutPolicy, GradientCrossing
@@ -30,6 +32,23 @@ from ._policy import UpdatePolicy
 Exchange = Callable[[Tensor, Context | None, Tensor], Tensor | None]
 
 
+def check_backward_mode(kind: str) -> None:
+    """Raise where forward-mode differentiation runs a forward pass.
+
+    Args:
+        kind: Name of the network's class.
+
+    Raises:
+        DNIError: It does.
+    """
+    if is_forward_differentiated():
+        raise DNIError(
+            f"forward-mode differentiation calls {kind} in training, but no tangent passes a cut "
+            "with eager, exact_every, update_probability or unlock='full': call the network in "
+            "eval(), or leave those options out"
+        )
+
+
 class CutMethod(ABC):
     """One way to pass activations and gradients across cuts.
 
@@ -39,9 +58,11 @@ class CutMethod(ABC):
     Attributes:
         needs_whole_pass: Whether :meth:`begin` and :meth:`end` do anything; if not, the network
             itself gets no hook.
+        detaches: Whether it cuts the graph: no gradient passes through a module with a cut.
     """
 
     needs_whole_pass: ClassVar[bool] = True
+    detaches: ClassVar[bool] = False
 
     def begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:  # noqa: B027
         """Begin a forward pass of training with these arguments."""
@@ -150,6 +171,8 @@ class HookCuts(CutMethod):
         if isinstance(interface, BidirectionalInterface):
             interface = interface.backward_interface
         policy = CutPolicy(self._policy.current_lambda(), part_learns=True)
+        if policy.bp_lambda != 1:
+            check_first_order()
         return interface.exchange(trigger, context, grad, policy, error)
 
 

@@ -14,11 +14,11 @@ from ._compilation import CompiledParts
 from ._errors import PassErrors
 from ._factory import Interface
 from ._first_pass import FirstPass
-from ._hooks import Handles
+from ._hooks import check_backward_hooks, Handles, innermost
 from ._inputs import ForwardInputs
 from ._interface_set import InterfaceSet
 from ._late import LateLayers
-from ._methods import CutMethod, HookCuts
+from ._methods import check_backward_mode, CutMethod, HookCuts
 from ._places import CutPlaces
 from ._reached import ReachedCuts
 
@@ -89,15 +89,16 @@ class Cuts:
             handles.before_forward(network, self._begin_first_pass)
             self._first_pass.register(handles)
             return
-        whole = self._method.needs_whole_pass or self._errors.place is not None
-        if whole:
-            handles.before_forward(network, self._begin_pass)
+        whole = innermost(network)
+        needs_whole = self._method.needs_whole_pass or self._errors.place is not None
+        if needs_whole:
+            handles.before_forward(whole, self._begin_pass)
         for name in self._places.sites:
             handles.after_forward(network.get_submodule(name), self._pass_cut, name)
         if self._late is not None:
             self._late.register(handles)
-        if whole:
-            handles.after_forward(network, self._end_pass, always=True)
+        if needs_whole:
+            handles.after_forward(whole, self._end_pass, always=True)
 
     def _register_anew(self) -> None:
         if self._handles:
@@ -224,6 +225,8 @@ class Cuts:
 
     def _begin_pass(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if self._learning():
+            if self._method.needs_whole_pass:
+                check_backward_mode(type(self._network).__name__)
             self._inputs.begin(args, kwargs)
             self._errors.begin()
             self._method.begin(args, kwargs)
@@ -238,6 +241,8 @@ class Cuts:
         if self._errors.is_source(name):
             passed = self._method.pass_source(activation)
             return self._reached.replaced(output, activation, passed)
+        if self._method.detaches:
+            check_backward_hooks(self._network, name)
         interface = self._interfaces.get(name)
         known = interface is not None
         if interface is None:

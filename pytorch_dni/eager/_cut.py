@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -14,6 +15,7 @@ from ..interfaces._autograd import detach_at_cut
 from ..interfaces._pass_learner import PassLearner
 from ..interfaces._pending import PendingUpdate
 from ..interfaces._prediction import Prediction
+from ._closed import loss_inside
 
 
 class EagerCut:
@@ -55,7 +57,8 @@ class EagerCut:
         self._passed: InPlaceWatch | None = None
         self._prediction: Prediction | None = None
         self._predicted_at = 0  # the learner's count of steps
-        self._learns_in_backward = False
+        # Not None: it learns in the backward pass, which this checks.
+        self._check_delivered: Callable[[], None] | None = None
 
     def predict(self) -> Tensor:
         """Return the synthetic gradient; call under ``no_grad``."""
@@ -78,15 +81,26 @@ class EagerCut:
         """
         return activation.new_empty(0).set_(activation)  # type: ignore[call-overload, no-any-return]
 
-    def wait_for_backward(self) -> None:
-        """Learn in the backward pass: no further cut comes before the network's output."""
-        self._learns_in_backward = True
+    def wait_for_backward(self, check_delivered: Callable[[], None]) -> None:
+        """Learn in the backward pass: no further cut comes before the network's output.
+
+        Args:
+            check_delivered: Raises where that backward pass does not come from the output.
+        """
+        self._check_delivered = check_delivered
 
     def backward_message(self, grad: Tensor | None) -> None:
-        """Learn from the gradient of the last part."""
-        # Parts that share parameters reach this in the forward pass, too.
-        if not self._learns_in_backward:
+        """Learn from the gradient of the last part.
+
+        Raises:
+            DNIError: The loss is not computed from the network's output alone.
+        """
+        if self._check_delivered is None:
+            # Parts that share parameters reach this in the forward pass, too.
+            if self._passed is None and grad is not None:
+                raise loss_inside(self.name)
             return
+        self._check_delivered()
         with torch.no_grad():
             update = self.learn(grad)
             if update is None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from functools import partial
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -27,6 +28,8 @@ class EagerCuts(CutMethod):
         policy: What passes each cut.
         copies: The cuts whose activation has to be copied.
     """
+
+    detaches: ClassVar[bool] = True
 
     def __init__(
         self, otherwise: CutMethod, learner: Learner, policy: UpdatePolicy, copies: TriggerCopies
@@ -85,7 +88,7 @@ class EagerCuts(CutMethod):
         running, self._pass = self._pass, None
         if running is None:
             return output
-        return replace_differentiable(output, running.end)
+        return replace_differentiable(output, partial(running.end, type(output).__name__))
 
     def cancel(self) -> None:
         """Drop a forward pass that ended otherwise."""

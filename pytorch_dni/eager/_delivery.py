@@ -38,6 +38,22 @@ class GradientDelivery:
         """Add what a synthesizer learns."""
         self._updates.append(update)
 
+    def check_delivered(self, name: str, kind: str) -> None:
+        """Raise :class:`DNIError` where a backward pass came by another way than the output.
+
+        Args:
+            name: Name of the last cut, which the backward pass has reached.
+            kind: Name of the output's class.
+        """
+        if not self._delivered:
+            raise DNIError(
+                f"eager: a backward pass reached the cut {name!r}, but no tensor of the network's "
+                f"output ({kind}), at which the gradients of earlier parts are delivered. If the "
+                "output hides its tensors in an object, return tensors, or tuples, lists, dicts or "
+                "dataclasses of them; if the loss is computed from a tensor inside the network, "
+                "add it to a loss of the output, in one backward pass; or leave eager out"
+            )
+
     def attach(self, outputs: Sequence[Tensor]) -> list[Tensor]:
         """Return the network's outputs, in whose backward pass everything is delivered."""
         return [*attach_gradients(outputs, self._grads.tensors(), self._deliver)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import cast
 
 from torch import Tensor
@@ -15,6 +16,7 @@ from ..interfaces import BackwardInterface
 from ..interfaces._modes import synthesizer_mode
 from ..interfaces._pass_learner import PassLearner
 from ..placement import PartChain
+from ._closed import close_graph
 from ._cut import EagerCut
 from ._delivery import GradientDelivery
 
@@ -76,6 +78,7 @@ class EagerPass:
         # The same mode as in a backward pass, which is outside of the scope of autocast.
         with synthesizer_mode(activation.device.type):
             self._learn(cut, activation, leaves)
+        close_graph(name, reached.nodes)
         self._anchor = leaves[0] if self._anchor is None else self._anchor
         passed = cut.detach(activation, self._anchor)
         edge = GradientEdge(cast(Node, passed.grad_fn), passed.output_nr)
@@ -98,15 +101,22 @@ class EagerPass:
                 weights = before[0].interface.weights
                 self._delivery.add_update(update.with_parameter_grads(weights))
 
-    def end(self, outputs: Sequence[Tensor]) -> Sequence[Tensor]:
+    def end(self, kind: str, outputs: Sequence[Tensor]) -> Sequence[Tensor]:
         """Return the network's outputs, in whose backward pass the last part learns.
+
+        Args:
+            kind: Name of the class of what the network returns.
+            outputs: The tensors in it that require a gradient.
 
         Raises:
             DNIError: A cut does not separate the network.
         """
-        if not outputs or self._before is None:
+        if self._before is None:
             return outputs
-        self._before[0].wait_for_backward()
+        last = self._before[0]
+        last.wait_for_backward(partial(self._delivery.check_delivered, last.name, kind))
+        if not outputs:
+            return outputs
         # A parameter that is returned as it is has no node.
         made = [output.grad_fn for output in outputs if output.grad_fn is not None]
         self._chain.end_part(None, made)

@@ -7,9 +7,9 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from .._torch import is_output_of
+from ..errors import DNIError
 
 
 class Crossing(Protocol):
@@ -71,6 +71,20 @@ def attach_gradients(
     return attached
 
 
+def check_first_order() -> None:
+    """Raise where a backward pass is recorded for a second one, which no synthetic gradient takes.
+
+    Raises:
+        DNIError: The backward pass has ``create_graph=True``.
+    """
+    if torch.is_grad_enabled():
+        raise DNIError(
+            "a backward pass with create_graph=True reached a cut, and a synthetic gradient cannot "
+            "be differentiated again: take bp_lambda=1, at which the default way passes on the "
+            "true gradient, or compute this loss in eval(), where the network has no cuts"
+        )
+
+
 class _Cross(torch.autograd.Function):
     # The output is a new tensor, no view: later layers may change it in place.
     @staticmethod
@@ -81,8 +95,8 @@ class _Cross(torch.autograd.Function):
         return crossing.forward_message(activation)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor | None) -> tuple[Tensor | None, None]:
+        check_first_order()
         return ctx.crossing.backward_message(grad), None
 
 
@@ -94,8 +108,8 @@ class _Detach(torch.autograd.Function):
         return crossing.forward_message(activation)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor | None) -> tuple[None, None, None]:
+        check_first_order()
         ctx.crossing.backward_message(grad)
         return None, None, None
 
@@ -114,6 +128,6 @@ class _Attach(torch.autograd.Function):
         return tuple(tensor.clone() for tensor in tensors[:count])
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
+        check_first_order()
         return (None, None, *grads, *ctx.gradients(grads))

@@ -110,7 +110,6 @@ class BackwardInterface(UnidirectionalInterface):
         self.check(trigger, context)
         if error is None:
             self.runner.check_needs_no_error()
-        self.learner.discard()
         return GradientCrossing(self, trigger.detach(), context, current_policy, error)
 
     def exchange(

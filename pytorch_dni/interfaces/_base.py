@@ -18,7 +18,7 @@ from ._error import ErrorInput, ScaledError
 from ._learner import Learner, Trained
 from ._modes import detached, synthesizer_mode
 from ._optimizer import OptimizerFactory
-from ._pending import PendingUpdate
+from ._pending import PendingUpdate, Undo
 from ._prediction import FromError, Prediction, RegressedMessage
 from ._runners import check_synthesizer, runner
 from ._stored import StoredInterface
@@ -178,10 +178,14 @@ class UnidirectionalInterface(StoredInterface):
         with synthesizer_mode(message.device.type):
             update = prediction.learn(message, valid_mask)
         if self.hidden is not prediction.hidden:
-            update = update.also(partial(setattr, self, "hidden", prediction.hidden))
+            update = update.also(partial(self._set_hidden, prediction.hidden))
         if self.learner.repeats == 1:
             return update
         return update.repeated_by(partial(prediction.learn_again, message, valid_mask))
+
+    def _set_hidden(self, hidden: Hidden) -> Undo:
+        before, self.hidden = self.hidden, hidden
+        return partial(setattr, self, "hidden", before)
 
     def check(self, trigger: Tensor, context: Context | None) -> None:
         """Raise :class:`DNIError` where the trigger or the context does not fit."""

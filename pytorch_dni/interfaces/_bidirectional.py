@@ -71,8 +71,6 @@ class BidirectionalInterface(nn.Module):
         check_graph(self.owner, message)
         context = current_context()
         self.check(message, trigger, context)
-        self.forward_interface.learner.discard()
-        self.backward_interface.learner.discard()
         return cross(message, ExchangeCrossing(self, trigger, context, CutPolicy))
 
     def check(self, message: Tensor, trigger: Tensor, context: Context | None) -> None:

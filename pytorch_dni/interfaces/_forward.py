@@ -64,7 +64,6 @@ class ForwardInterface(UnidirectionalInterface):
                 stacklevel=3,
             )
         crossing = self.crossing(trigger)
-        self.learner.discard()
         return cross(message.detach().requires_grad_(), crossing)
 
     def crossing(self, trigger: Tensor) -> MessageCrossing:

@@ -7,12 +7,12 @@ import math
 from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any, cast, Protocol
+from weakref import ref
 
 import torch
 from torch import nn, Tensor
 from torch.optim import Optimizer
 
-from .._gradients import GradientSums
 from .._normalization import Scalar
 from .._torch import (
     call_after_backward_pass,
@@ -20,7 +20,8 @@ from .._torch import (
     do_not_skip_step,
     skip_step_if,
 )
-from ..errors import SynthesizerError
+from ..errors import DNIError, SynthesizerError
+from ._collected import CollectedLessons
 from ._optimizer import build_optimizer, check_optim, followed_lr, OptimizerFactory
 from ._pending import Lesson, PendingUpdate
 
@@ -68,7 +69,8 @@ class Learner:
         self.repeats = repeats
         self._network_optim = network_optim
         self._groups: dict[tuple[float, float | None], int] = {}
-        self._collected: dict[int, _Collected] = {}
+        # Each is held by its backward pass alone.
+        self._collected: dict[int, ref[CollectedLessons]] = {}
         self._builds_state = False
         self.optimizer: Optimizer | None = None
         self.order: dict[str, None] = {}
@@ -76,7 +78,7 @@ class Learner:
         self.loads = 0
 
     def __getstate__(self) -> dict[str, Any]:
-        # Lessons of a pass that an exception ended hold graphs, which cannot be copied.
+        # Lessons of a running pass hold graphs, which cannot be copied.
         return {**self.__dict__, "_collected": {}}
 
     def add(self, trained: Iterable[Trained], name: str = "") -> None:
@@ -114,38 +116,52 @@ class Learner:
         """Apply an update now, and learn its lesson at the end of the running backward pass.
 
         Outside of a backward pass the lesson is learned at once.
+
+        Raises:
+            DNIError: Another thread runs a backward pass.
         """
-        lesson = update.apply()
         collected = self._collect_pass()
         if collected is None:
-            self._step([lesson])
+            self.train([update])
         else:
-            collected.add(lesson)
+            collected.add(update)
 
     def mark_step(self) -> None:
         """Count the running backward pass as a step, also if it has no lesson."""
         if self._collect_pass() is None:
             self._step([])
 
-    def _collect_pass(self) -> _Collected | None:
+    def _collect_pass(self) -> CollectedLessons | None:
         """Return the lessons of the running backward pass; None outside of one."""
         number = current_backward_pass()
         if number is None:
             return None
-        if number not in self._collected:
-            self._collected[number] = _Collected()
-            call_after_backward_pass(partial(self._finish, number))
-        return self._collected[number]
+        known = self._collected.get(number)
+        collected = None if known is None else known()
+        if collected is None:
+            self._check_thread()
+            collected = CollectedLessons()
+            self._collected[number] = ref(collected)
+            call_after_backward_pass(partial(self._finish, number, collected))
+        return collected
 
-    def discard(self) -> None:
-        """Drop the lessons of backward passes that an exception ended."""
-        if self._collected and current_backward_pass() is None:
-            self._collected.clear()
+    def _check_thread(self) -> None:
+        """Raise where another thread runs a backward pass; forget passes that failed."""
+        running = {n: known for n, known in self._collected.items() if known() is not None}
+        self._collected = running
+        if any(other is not None and other.elsewhere for other in (r() for r in running.values())):
+            raise DNIError(
+                "two threads run backward passes of one network at once, whose synthesizers "
+                "learn at the end of each: run them one after another, or give each thread a "
+                "copy.deepcopy() of the wrapper"
+            )
 
-    def _finish(self, number: int) -> None:
+    def _finish(self, number: int, collected: CollectedLessons) -> None:
         """Train on all lessons of a backward pass: one backpropagation, one step."""
-        collected = self._collected.pop(number, None)
-        self._step([] if collected is None else collected.lessons())
+        lessons = collected.finish()
+        known = number in self._collected  # not where a state has been loaded since
+        self._step(lessons if known else [])
+        self._collected.pop(number, None)
 
     def train(self, updates: Iterable[PendingUpdate]) -> None:
         """Apply updates and learn their lessons at once; this counts as a step."""
@@ -279,22 +295,3 @@ def retire(interfaces: Iterable[Trainable], learner: Learner) -> None:
     apart = learner.new()
     for interface in interfaces:
         interface.set_learner(apart)
-
-
-class _Collected:
-    """The lessons of a running backward pass."""
-
-    def __init__(self) -> None:
-        self._lessons: list[Lesson] = []
-        self._grads: GradientSums[nn.Parameter] = GradientSums()
-
-    def add(self, lesson: Lesson) -> None:
-        """Add a lesson; a module that is called often gives many, whose gradients are summed."""
-        for parameter, grad in lesson.grads or ():
-            self._grads.add(parameter, grad)
-        kept = lesson.output, lesson.error, lesson.square, lesson.again
-        self._lessons.append(Lesson(None, *kept))
-
-    def lessons(self) -> list[Lesson]:
-        """Return all lessons; the last one holds the summed gradients."""
-        return [*self._lessons, Lesson(self._grads.take())] if self._lessons else []

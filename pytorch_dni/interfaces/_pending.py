@@ -11,7 +11,9 @@ from torch import nn, Tensor
 from .._gradients import parameter_grads, ParameterGrads
 from .._normalization import Scalar
 
-Change = Callable[[], None]
+Undo = Callable[[], None]
+#: Changes the state of an interface, and returns what takes the change back.
+Change = Callable[[], Undo]
 
 
 class Lesson(NamedTuple):
@@ -59,9 +61,15 @@ class PendingUpdate:
 
     def apply(self) -> Lesson:
         """Change the state of the interface, and return the lesson for its learner."""
-        for change in self._changes:
-            change()
-        return self._lesson
+        return self.apply_for_now()[0]
+
+    def apply_for_now(self) -> tuple[Lesson, list[Undo]]:
+        """Change the state of the interface.
+
+        Returns:
+            The lesson for the learner, and what takes the changes back, in their order.
+        """
+        return self._lesson, [change() for change in self._changes]
 
     def also(self, *changes: Change) -> PendingUpdate:
         """Return an update that makes further changes."""

@@ -9,7 +9,13 @@ from typing import cast, NamedTuple
 from torch import Tensor
 from torch.autograd.graph import Node
 
-from .._torch import activation_function, creation_number, is_cast_by_autocast, leaf_of
+from .._torch import (
+    activation_function,
+    creation_number,
+    is_cast_by_autocast,
+    is_reentrant_checkpoint,
+    leaf_of,
+)
 from ..errors import DNIError
 
 _MARK = "pytorch_dni"
@@ -22,11 +28,13 @@ class Reached(NamedTuple):
         leaves: Parameters and other leaf tensors.
         ends: Which of the given ends were reached.
         passed: Whether it reached a node that an earlier walk with the same mark had visited.
+        nodes: The nodes that belong to this walk alone.
     """
 
     leaves: list[Tensor]
     ends: set[Node]
     passed: bool
+    nodes: list[Node]
 
 
 def walk(starts: Iterable[Node], ends: Iterable[Node], mark: object) -> Reached:
@@ -41,6 +49,7 @@ def walk(starts: Iterable[Node], ends: Iterable[Node], mark: object) -> Reached:
     ends = {*ends}
     leaves: list[Tensor] = []
     met: set[Node] = set()
+    visited: list[Node] = []
     passed = False
     stack = [*starts]
     seen = {*stack}
@@ -56,6 +65,7 @@ def walk(starts: Iterable[Node], ends: Iterable[Node], mark: object) -> Reached:
                 passed = True
                 continue
             metadata[_MARK] = mark
+            visited.append(node)
         for after, _ in node.next_functions:
             if after is not None and after not in seen:
                 seen.add(after)
@@ -64,7 +74,7 @@ def walk(starts: Iterable[Node], ends: Iterable[Node], mark: object) -> Reached:
                     stack.append(after)
                 else:
                     leaves.append(leaf)
-    return Reached(leaves, met, passed)
+    return Reached(leaves, met, passed, visited)
 
 
 def activations_after(outputs: Iterable[Node], nodes: Iterable[Node]) -> dict[Node, str]:
@@ -139,6 +149,7 @@ class PartChain:
                 "(layers=N, a number, finds such places), or leave eager out"
             )
         if name is not None:
+            _check_checkpoints(name, reached.nodes)
             self._names.add(name)
         return reached
 
@@ -146,6 +157,15 @@ class PartChain:
         """Let the next part begin at the node that the cut of that name passes on."""
         self._last = name, node
         cast("dict[str, object]", node.metadata)[_MARK] = self._mark
+
+
+def _check_checkpoints(name: str, nodes: Iterable[Node]) -> None:
+    if any(map(is_reentrant_checkpoint, nodes)):
+        raise DNIError(
+            f"eager: the part that ends at the cut {name!r} holds a checkpoint with "
+            "use_reentrant=True, through which the gradients of a part alone cannot be computed: "
+            "give torch.utils.checkpoint use_reentrant=False, or leave eager out"
+        )
 
 
 def separating(outputs: Iterable[Node], places: Sequence[Node]) -> list[bool]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -71,8 +72,9 @@ class ProbeScale(RunningScale):
         square, before = sum_of_squares(true), self._mean_square
         return ScaleUpdate(square, square / max(true.numel(), 1), before, before)
 
-    def apply(self, update: ScaleUpdate) -> None:
-        """Change nothing."""
+    def apply(self, update: ScaleUpdate) -> Callable[[], None]:
+        """Change nothing; return what takes nothing back."""
+        return _nothing
 
     def measure(self, true: Tensor, valid_mask: Tensor | None = None) -> None:
         """Count in a true gradient, ``(batch, features)``, of the samples that are valid."""
@@ -138,3 +140,7 @@ class Guard:
     def load_state_dict(self, state: bool) -> None:
         """Continue from a saved state."""
         self.injects = bool(state)
+
+
+def _nothing() -> None:
+    pass

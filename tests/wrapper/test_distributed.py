@@ -21,14 +21,14 @@ def loss(output):
     return output.square().mean()
 
 
-def work(rank, folder, inside, options):
+def work(rank, folder, inside, options, search=False):
     # The processes of a test communicate over the loopback interface alone.
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     torch.set_num_threads(1)
     distributed.init_process_group(
         "gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2
     )
-    train(rank, folder, inside, options)
+    train(rank, folder, inside, options, search)
     # A rank may abort if it ends while the other one still communicates, or while it holds the
     # group.
     gc.collect()
@@ -36,12 +36,12 @@ def work(rank, folder, inside, options):
     distributed.destroy_process_group()
 
 
-def train(rank, folder, inside, options):
+def train(rank, folder, inside, options, search):
     bare = network()
     if inside:
-        net = DNI(DistributedDataParallel(bare), **options)
+        net = DNI(DistributedDataParallel(bare, find_unused_parameters=search), **options)
     else:
-        net = DistributedDataParallel(DNI(bare, **options))
+        net = DistributedDataParallel(DNI(bare, **options), find_unused_parameters=search)
     opt = torch.optim.SGD(bare.parameters(), lr=0.1)
     for step in range(4):
         opt.zero_grad()
@@ -66,7 +66,17 @@ OPTIONS = [
 @pytest.mark.parametrize("inside", [True, False])
 @pytest.mark.parametrize("options", OPTIONS)
 def test_ranks_keep_equal_parameters(inside, options, tmp_path):
-    multiprocessing.spawn(work, (str(tmp_path), inside, options), nprocs=2)
+    check_ranks(inside, options, False, tmp_path)
+
+
+@pytest.mark.skipif(not distributed.is_gloo_available(), reason="torch was built without gloo")
+@pytest.mark.parametrize("options", [{"eager": True}, {"exact_every": 2}, {"unlock": "update"}])
+def test_the_search_for_unused_parameters_finds_those_of_all_parts(options, tmp_path):
+    check_ranks(True, options, True, tmp_path)
+
+
+def check_ranks(inside, options, search, tmp_path):
+    multiprocessing.spawn(work, (str(tmp_path), inside, options, search), nprocs=2)
     first, second = (torch.load(tmp_path / str(rank), weights_only=True) for rank in (0, 1))
     assert [name.removeprefix("module.") for name in first["cuts"]] == ["1", "3"]
     for a, b in zip(first["parameters"], second["parameters"], strict=True):
