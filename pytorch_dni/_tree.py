@@ -104,6 +104,17 @@ def floating_tensors(output: object) -> list[Tensor]:
     return found
 
 
+def tensor_shapes(tree: object) -> tuple[object, ...]:
+    """Return the shapes of all tensors in tuples, lists and mappings, nested as they are."""
+    if isinstance(tree, Tensor):
+        return tree.shape
+    if isinstance(tree, Mapping):
+        tree = tree.values()
+    elif not isinstance(tree, (tuple, list)):
+        return ()
+    return tuple([tensor_shapes(child) for child in tree])
+
+
 def differentiable_tensors(output: object) -> list[Tensor]:
     """Return the floating-point tensors in a tree that require a gradient."""
     return [tensor for tensor in floating_tensors(output) if tensor.requires_grad]

@@ -47,10 +47,13 @@ class NetworkWrapper(nn.Module):
         if self.network.training:
             self._rooms.register()
         try:
-            return self.network(*args, **kwargs)
-        except BaseException:
-            self._rooms.drop_pass()
+            self._rooms.begin_pass(args, kwargs)
+            output = self.network(*args, **kwargs)
+            self._rooms.end_pass()
+        except BaseException as error:
+            self._rooms.drop_pass(error)
             raise
+        return output
 
     def train(self, mode: bool = True) -> Self:
         """Set training or evaluation; in evaluation the network has no hook of the wrapper."""

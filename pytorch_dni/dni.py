@@ -190,6 +190,9 @@ class DNI(NetworkWrapper):
     def describe(self) -> str:
         """Return the parts as a table, the unlock level, and where the error is taken.
 
+        A line for each cut that is passed over says why: the wrapper found it by itself, and the
+        context does not fit the activation there.
+
         Activations are what the part's leaf modules returned in the pass that placed the cuts.
 
         Raises:
@@ -208,7 +211,8 @@ class DNI(NetworkWrapper):
             for name, interface in self.interfaces.items()
         }
         table = parts_table(self._rooms.cuts.parts, synthesizers)
-        return "\n".join([table, f"unlock: {self._unlock}", *self._rooms.errors.describe()])
+        notes = [*self._rooms.errors.describe(), *self._rooms.fit.describe()]
+        return "\n".join([table, f"unlock: {self._unlock}", *notes])
 
     def audit(self, closure: Callable[[Any], Tensor]) -> Audit:
         """Compare one step's gradients with those of backpropagation, part by part.

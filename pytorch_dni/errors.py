@@ -19,6 +19,10 @@ class ContextError(DNIError):
     """A context is missing, unexpected, or does not fit the activation it belongs to."""
 
 
+class ContextShapeError(ContextError):
+    """The shape of a context does not fit the activation; its kind and its values may be right."""
+
+
 class CheckpointError(DNIError):
     """A checkpoint does not fit the wrapper that it is loaded into."""
 

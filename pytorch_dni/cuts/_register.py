@@ -8,11 +8,12 @@ from typing import Any
 import torch
 from torch import nn, Tensor
 
-from .._checkpoint import number, reading, text
+from .._checkpoint import reading, text
 from .._tree import first_activation, map_floating
 from ..errors import CheckpointError
-from ..placement import CutPlan, FirstRun, Part, Site
+from ..placement import CutPlan, FirstRun, merged, Part, Site
 from ._compilation import CompiledParts
+from ._context_fit import ContextFit
 from ._errors import PassErrors
 from ._factory import Interface
 from ._first_pass import FirstPass
@@ -30,6 +31,7 @@ class Cuts:
         first_run: Plans the cuts from a forward pass; None where the sites are known.
         sites: The sites, where they are known.
         interfaces: The interfaces at the cuts.
+        fit: Checks the context at the cuts.
         inputs: The inputs of the forward pass.
         errors: Takes the error of each forward pass.
         method: Passes activations and gradients across the cuts.
@@ -42,6 +44,7 @@ class Cuts:
         first_run: FirstRun | None,
         sites: Iterable[Site],
         interfaces: InterfaceSet,
+        fit: ContextFit,
         inputs: ForwardInputs,
         errors: PassErrors,
         method: CutMethod,
@@ -51,6 +54,7 @@ class Cuts:
         self._sites = {site.name: site for site in sites}
         self._parts: list[Part] = []
         self._interfaces = interfaces
+        self._fit = fit
         self._inputs = inputs
         self._errors = errors
         self._method = method
@@ -70,7 +74,7 @@ class Cuts:
     @property
     def parts(self) -> Sequence[Part]:
         """The parts between the cuts, as the first pass showed them."""
-        return self._parts
+        return merged(self._parts, self._fit.passed_over)
 
     def register(self) -> None:
         """Register the hooks: those of the cuts, or those of a first pass that places them."""
@@ -170,13 +174,11 @@ class Cuts:
         }
         built, place = self._interfaces.build_all(plan.sites, activations, plan.error)
         if not example:
-            for name, interface in built.items():
-                self._interfaces.check(interface, activations[name])
+            built = self._fit.fitting(built, activations)
+        self._interfaces.add_all(built, activations)
         self._parts = plan.parts
         self._set_sites(plan.sites)
         self._errors.set_place(place)
-        for name, interface in built.items():
-            self._interfaces.add(interface, name, activations[name])
         return built
 
     def _set_sites(self, sites: Iterable[Site]) -> None:
@@ -206,7 +208,7 @@ class Cuts:
         if not self._learning():
             return None
         activation = first_activation(output)
-        if activation is None or not activation.requires_grad:
+        if activation is None or not activation.requires_grad or name in self._fit.passed_over:
             return None
         if self._errors.is_source(name):
             return _replaced(output, activation, self._method.pass_source(activation))
@@ -216,7 +218,8 @@ class Cuts:
             interface = self._interfaces.build(
                 self._sites[name], activation, error=self._errors.place
             )
-        self._interfaces.check(interface, activation)
+        if not self._fit.check(name, interface, activation):
+            return None
         if not known:
             self._interfaces.add(interface, name, activation)
         passed = self._method.pass_cut(name, interface, activation, context)
@@ -254,7 +257,7 @@ class Cuts:
         """
         with reading("the list of cuts"):
             sites = {text(name): Site(name, text(source)) for name, source in state["sites"]}
-            parts = [_part(*part) for part in state["parts"]]
+            parts = [Part.of_state(*part) for part in state["parts"]]
             placed = bool(state["placed"])
             place, load_place = self._errors.prepare_load(state["error"])
         known = {name for name, _ in self._network.named_modules(remove_duplicate=False)}
@@ -285,7 +288,3 @@ def _replaced(output: Any, activation: Tensor, passed: Tensor | None) -> Any:
     if passed is None:
         return None
     return map_floating(output, lambda tensor: passed if tensor is activation else tensor)
-
-
-def _part(cut: Any, modules: Any, parameters: Any, size: Any) -> Part:
-    return Part(text(cut), [text(name) for name in modules], number(parameters), number(size))

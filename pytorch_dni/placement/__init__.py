@@ -3,7 +3,7 @@
 from ._error_place import ErrorPlace, feature_dim
 from ._first_run import CutPlan, FirstRun
 from ._graph import PartChain
-from ._parts import Part, parts_table
+from ._parts import merged, Part, parts_table
 from ._selection import Layers, select, Selection
 from ._sites import Site
 
@@ -13,6 +13,7 @@ __all__ = [
     "feature_dim",
     "FirstRun",
     "Layers",
+    "merged",
     "Part",
     "PartChain",
     "parts_table",

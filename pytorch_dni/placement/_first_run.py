@@ -11,6 +11,7 @@ import torch
 from torch import nn, Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
+from .._buffers import BufferCopies
 from .._tree import floating_tensors
 from ..errors import SelectionError
 from ._calls import Call, CallRecorder
@@ -113,8 +114,8 @@ class FirstRun:
     def trace(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> CutPlan:
         """Run the network once in evaluation, and return the plan of that pass.
 
-        Random numbers and modes are as before. What the graph saves for a backward pass is dropped
-        at once, since only its nodes are needed.
+        Random numbers, buffers and modes are as before. What the graph saves for a backward pass is
+        dropped at once, since only its nodes are needed.
 
         Raises:
             SelectionError: No place is left.
@@ -122,6 +123,7 @@ class FirstRun:
         """
         network, recorder = self._network, self._recorder
         recorder.clear()
+        buffers = BufferCopies(network)
         modes = {module: module.training for module in network.modules()}
         handles = [
             module.register_forward_hook(partial(recorder.record, name))
@@ -141,6 +143,7 @@ class FirstRun:
             return self.plan(output)
         finally:
             recorder.clear()
+            buffers.restore()
             for handle in handles:
                 handle.remove()
             for module, mode in modes.items():

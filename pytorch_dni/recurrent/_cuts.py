@@ -220,7 +220,7 @@ class StateCuts:
             if mask is not None and not state.fits(mask):
                 raise DNIError(
                     f"end_of_sequence() takes a mask of shape {tuple(state.ended.shape)}, one for "
-                    f"each sample, but got {tuple(mask.shape)}"
+                    f"each sample, but got {getattr(mask, 'shape', mask)!r}"
                 )
         for state in carried:
             state.end(mask)

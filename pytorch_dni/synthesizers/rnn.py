@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 
 from torch import nn, Tensor
 
+from .._checks import check_choice, check_flag, check_whole
 from ..errors import SynthesizerError
 from ._init import init_zero_
 from .base import DNI_Network, Hidden
@@ -48,9 +49,11 @@ class RNN_DNI(DNI_Network):
         takes_error: bool = False,
     ) -> None:
         super().__init__(input_size, hidden_size, output_size)
+        for name, flag in (("batch_first", batch_first), ("takes_error", takes_error)):
+            check_flag(name, flag, SynthesizerError)
+        check_whole("num_layers", num_layers, 1, SynthesizerError)
+        check_choice("cell", cell, [*_CELLS], SynthesizerError)
         self.takes_error = takes_error
-        if cell not in _CELLS:
-            raise SynthesizerError(f"cell must be one of {', '.join(_CELLS)}, not {cell!r}")
         kind, options = _CELLS[cell]
         self.batch_first = batch_first
         self.rnn = kind(input_size, hidden_size, num_layers, batch_first=True, **options)
