@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -74,11 +76,24 @@ class RunningScale:
         mean_square = square / max(elements, 1)
         return ScaleUpdate(square, mean_square, self._mean_square, self._after(mean_square))
 
-    def apply(self, update: ScaleUpdate) -> None:
-        """Apply an update, also where others have been applied since it was computed."""
-        unchanged = update.before is self._mean_square
+    def apply(self, update: ScaleUpdate) -> Callable[[], None] | None:
+        """Apply an update, also where others have been applied since it was computed.
+
+        On the CPU, one that is not finite (loss scaling makes some on purpose) does not count.
+
+        Returns:
+            What takes it back; None where nothing has changed.
+        """
+        before = self._mean_square
+        if not isinstance(update.mean_square, Tensor) and not math.isfinite(update.mean_square):
+            return None
+        unchanged = update.before is before
         self._mean_square = update.after if unchanged else self._after(update.mean_square)
         self.count += 1
+        return partial(self._restore, before, self.count - 1)
+
+    def _restore(self, mean_square: Scalar, count: int) -> None:
+        self._mean_square, self.count = mean_square, count
 
     def add(self, mean_square: Scalar) -> None:
         """Count in one more message by its mean square."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -66,7 +68,8 @@ class RunningMoments:
             gain: Factor that the synthetic message holds and that is left out of the moments.
 
         Returns:
-            The three means of this pair, for :meth:`apply`; None where the update is not due.
+            The three means of this pair, for :meth:`apply`; None where the update is not due, or,
+            on the CPU, where they are not finite: an overflow must not count.
         """
         if not self.due:
             return None
@@ -75,17 +78,25 @@ class RunningMoments:
         if gain is not None:
             sums[0] /= gain * gain
             sums[1] /= gain
-        return sums.div_(max(t.numel(), 1)).nan_to_num_(0.0, 0.0, 0.0)
+        sums.div_(max(t.numel(), 1))
+        if sums.device.type == "cpu":
+            return sums if sums.isfinite().all() else None
+        return sums.nan_to_num_(0.0, 0.0, 0.0)
 
-    def apply(self, sample: Tensor | None) -> None:
-        """Count an update, and what was measured of it."""
+    def apply(self, sample: Tensor | None) -> Callable[[], None]:
+        """Count an update, and what was measured of it; return what takes that back."""
+        undo = partial(self._restore, self.values, self.ratio, self.updates, self.samples)
         self.updates += 1
         if sample is None:
-            return
+            return undo
         self.samples += 1
         weight = max(1 / self.samples, 1 - DECAY**_EVERY)
         self.values = self.values.lerp(sample, weight)
         self._set_ratio()
+        return undo
+
+    def _restore(self, values: Tensor, ratio: Tensor, updates: int, samples: int) -> None:
+        self.values, self.ratio, self.updates, self.samples = values, ratio, updates, samples
 
     def _set_ratio(self) -> None:
         synthetic, _, true = self.values.sqrt().unbind()

@@ -120,12 +120,19 @@ def differentiable_tensors(output: object) -> list[Tensor]:
     return [tensor for tensor in floating_tensors(output) if tensor.requires_grad]
 
 
-def replace_differentiable(output: Any, replace: Callable[[list[Tensor]], Sequence[Tensor]]) -> Any:
+def replace_differentiable(
+    output: Any, replace: Callable[[list[Tensor]], Sequence[Tensor]], or_all: bool = False
+) -> Any:
     """Return a tree with other tensors in the place of those that require a gradient.
 
     Args:
         output: The tree.
         replace: Called with all these tensors; returns as many.
+        or_all: Replace all floating-point tensors where none requires a gradient.
     """
-    new = iter(replace(differentiable_tensors(output)))
+    found = differentiable_tensors(output)
+    if or_all and not found:
+        new = iter(replace(floating_tensors(output)))
+        return map_floating(output, lambda tensor: next(new))
+    new = iter(replace(found))
     return map_floating(output, lambda tensor: next(new) if tensor.requires_grad else tensor)

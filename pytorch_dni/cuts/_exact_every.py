@@ -85,7 +85,8 @@ class ExactEveryCuts(CutMethod):
         # A pass that did not reach the last cut has no error, but is a step.
         holds_error = not self._errors.at_last_cut
         attach = partial(running.attach, holds_error=holds_error)
-        return replace_differentiable(output, attach)
+        # Behind frozen layers the detached activations leave an output without a gradient.
+        return replace_differentiable(output, attach, or_all=running.has_cuts)
 
     def cancel(self) -> None:
         """Drop a forward pass that ended otherwise."""
@@ -124,6 +125,11 @@ class DetachedPass:
         self._copies = copies
         self._cuts: list[_DetachedCut] = []
         self._activations: list[Tensor] = []
+
+    @property
+    def has_cuts(self) -> bool:
+        """Whether the pass has reached a cut whose part has not been connected yet."""
+        return bool(self._cuts)
 
     def pass_cut(
         self, name: str, interface: BackwardInterface, activation: Tensor, context: Context | None

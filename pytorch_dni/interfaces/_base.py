@@ -20,7 +20,7 @@ from ._error import ErrorInput, ScaledError
 from ._learner import Learner, Trained
 from ._modes import synthesizer_mode
 from ._optimizer import OptimizerFactory
-from ._pending import PendingUpdate
+from ._pending import PendingUpdate, Undo
 from ._prediction import FromError, Prediction, RegressedMessage
 from ._runners import check_synthesizer, runner
 from ._stored import StoredInterface
@@ -183,10 +183,14 @@ class UnidirectionalInterface(StoredInterface):
         if self.hidden is not prediction.hidden:
             # What is not finite would stay in the state, also after its lesson was left out.
             hidden = map_floating(prediction.hidden, _finite)
-            update = update.also(partial(setattr, self, "hidden", hidden))
+            update = update.also(partial(self._set_hidden, hidden))
         if self.learner.repeats == 1:
             return update
         return update.repeated_by(partial(prediction.learn_again, message, valid_mask))
+
+    def _set_hidden(self, hidden: Hidden) -> Undo:
+        before, self.hidden = self.hidden, hidden
+        return partial(setattr, self, "hidden", before)
 
     def check(self, trigger: Tensor, context: Context | None) -> None:
         """Raise :class:`DNIError` where the trigger or the context does not fit."""
@@ -199,6 +203,8 @@ class UnidirectionalInterface(StoredInterface):
         if not isinstance(trigger, Tensor) or not trigger.is_floating_point():
             kind = trigger.dtype if isinstance(trigger, Tensor) else type(trigger).__name__
             raise DNIError(f"{self.owner}: a trigger must be a floating-point tensor, not {kind}")
+        if trigger.layout != torch.strided:
+            raise DNIError(f"{self.owner}: a trigger must be a dense tensor, not {trigger.layout}")
         if not -trigger.dim() <= self.feature_dim < trigger.dim():
             raise DNIError(
                 f"{self.owner}: a trigger of shape {tuple(trigger.shape)} has no dimension "

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -86,15 +88,21 @@ class ActivationDecay:
             square, product = float(square), float(product)
         return DecaySample(used * square - product * scale, square)
 
-    def apply(self, sample: DecaySample | None) -> None:
-        """Count an update in."""
+    def apply(self, sample: DecaySample | None) -> Callable[[], None]:
+        """Count an update in; return what takes that back."""
+        undo = partial(self._restore, self._product, self._square, self._samples, self._updates)
         self._updates += 1
         if sample is None or (self._on_cpu and not math.isfinite(sample.product + sample.square)):
-            return
+            return undo
         self._samples += 1
         weight = (1 - _DECAY) / (1 - _DECAY**self._samples)
         self._product = self._product + weight * (_finite(sample.product) - self._product)
         self._square = self._square + weight * (_finite(sample.square) - self._square)
+        return undo
+
+    def _restore(self, product: Scalar, square: Scalar, samples: int, updates: int) -> None:
+        self._product, self._square = product, square
+        self._samples, self._updates = samples, updates
 
     def to(self, like: Tensor) -> None:
         """Take the type and device of another tensor."""

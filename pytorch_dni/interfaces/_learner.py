@@ -12,7 +12,6 @@ import torch
 from torch import nn, Tensor
 from torch.optim import Optimizer
 
-from .._gradients import GradientSums
 from .._normalization import Scalar
 from .._torch import (
     call_after_backward_pass,
@@ -20,6 +19,7 @@ from .._torch import (
     do_not_skip_step,
     skip_step_if,
 )
+from ._collected import Collected
 from ._optimizer import build_optimizer, check_lr, check_optim, followed_lr, OptimizerFactory
 from ._pending import Lesson, PendingUpdate
 
@@ -66,7 +66,7 @@ class Learner:
         self.repeats = repeats
         self._network_optim = network_optim
         self._groups: dict[tuple[float, float | None], int] = {}
-        self._collected: dict[int, _Collected] = {}
+        self._collected: dict[int, Collected] = {}
         self._builds_state = False
         self.optimizer: Optimizer | None = None
         self.order: dict[str, None] = {}
@@ -118,26 +118,28 @@ class Learner:
         if collected is None:
             self._step([lesson])
         else:
-            collected.add(lesson)
+            collected.add(lesson, update.undos)
 
     def mark_step(self) -> None:
         """Count the running backward pass as a step, also if it has no lesson."""
         if self._collect_pass() is None:
             self._step([])
 
-    def _collect_pass(self) -> _Collected | None:
+    def _collect_pass(self) -> Collected | None:
         """Return the lessons of the running backward pass; None outside of one."""
         number = current_backward_pass()
         if number is None:
             return None
         if number not in self._collected:
-            self._collected[number] = _Collected()
+            self._collected[number] = Collected(self.steps)
             call_after_backward_pass(partial(self._finish, number))
         return self._collected[number]
 
     def discard(self) -> None:
-        """Drop the lessons of backward passes that an exception ended."""
+        """Drop the lessons of backward passes that an exception ended, and what they measured."""
         if self._collected and current_backward_pass() is None:
+            for collected in reversed(self._collected.values()):
+                collected.take_back(self.steps)
             self._collected.clear()
 
     def _finish(self, number: int) -> None:
@@ -277,21 +279,3 @@ def retire(interfaces: Iterable[Trainable], learner: Learner) -> None:
     apart = learner.new()
     for interface in interfaces:
         interface.set_learner(apart)
-
-
-class _Collected:
-    """The lessons of a running backward pass."""
-
-    def __init__(self) -> None:
-        self._lessons: list[Lesson] = []
-        self._grads: GradientSums[nn.Parameter] = GradientSums()
-
-    def add(self, lesson: Lesson) -> None:
-        """Add a lesson; a module that is called often gives many, whose gradients are summed."""
-        for parameter, grad in lesson.grads or ():
-            self._grads.add(parameter, grad)
-        self._lessons.append(lesson._replace(grads=None))
-
-    def lessons(self) -> list[Lesson]:
-        """Return all lessons; the last one holds the summed gradients."""
-        return [*self._lessons, Lesson(self._grads.take())] if self._lessons else []

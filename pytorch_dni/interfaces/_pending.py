@@ -11,7 +11,8 @@ from torch import nn, Tensor
 from .._gradients import parameter_grads, ParameterGrads
 from .._normalization import Scalar
 
-Change = Callable[[], None]
+Undo = Callable[[], None]
+Change = Callable[[], "Undo | None"]  # returns what takes it back, if anything does
 
 
 class Lesson(NamedTuple):
@@ -51,16 +52,22 @@ class PendingUpdate:
     Args:
         lesson: The lesson.
         changes: Functions that change the state.
+
+    Attributes:
+        undos: Once it is applied, functions that take its changes back, in their order.
     """
 
     def __init__(self, lesson: Lesson, *changes: Change) -> None:
         self._lesson = lesson
         self._changes = changes
+        self.undos: list[Undo] = []
 
     def apply(self) -> Lesson:
         """Change the state of the interface, and return the lesson for its learner."""
         for change in self._changes:
-            change()
+            undo = change()
+            if undo is not None:
+                self.undos.append(undo)
         return self._lesson
 
     def also(self, *changes: Change) -> PendingUpdate:

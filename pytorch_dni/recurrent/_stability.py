@@ -72,7 +72,7 @@ class ProbeScale(RunningScale):
         return ScaleUpdate(square, square / max(true.numel(), 1), before, before)
 
     def apply(self, update: ScaleUpdate) -> None:
-        """Change nothing."""
+        """Change nothing, so that there is nothing to take back."""
 
     def measure(self, true: Tensor, valid_mask: Tensor | None = None) -> None:
         """Count in a true gradient, ``(batch, features)``, of the samples that are valid."""

@@ -89,11 +89,13 @@ def join_state(state: Any, batch_dim: int) -> Tensor:
     """Concatenate all tensors of a state: ``(batch, features)``.
 
     Raises:
-        DNIError: There is no floating-point tensor, or the numbers of samples differ.
+        DNIError: There is no dense floating-point tensor, or the numbers of samples differ.
     """
     tensors = floating_tensors(state)
     if not tensors:
         raise DNIError(f"a state must hold floating-point tensors, but this is {state!r}")
+    if any(tensor.layout != torch.strided for tensor in tensors):
+        raise DNIError(f"the tensors of a state must be dense, but this is {state!r}")
     rows = [_rows(tensor, batch_dim) for tensor in tensors]
     if len({len(row) for row in rows}) > 1:
         shapes = ", ".join(str(tuple(tensor.shape)) for tensor in tensors)

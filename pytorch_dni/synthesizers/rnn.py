@@ -64,6 +64,8 @@ class RNN_DNI(DNI_Network):
         """Predict along the sequence; a ``hidden`` of another batch size is ignored."""
         time_major = input.dim() == 3 and not self.batch_first
         steps = input.transpose(0, 1) if time_major else input
+        if not steps.numel():  # an empty batch: PyTorch's recurrent layers refuse it
+            return self.output.weight.new_zeros(*input.shape[:-1], self.output_size), hidden
         sequence = steps.reshape(steps.shape[0], -1, steps.shape[-1])
         states, hidden = self.rnn(sequence, self._fitting(hidden, len(sequence)))
         predicted = self.output(states).reshape(*steps.shape[:-1], self.output_size)
