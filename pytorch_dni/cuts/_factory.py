@@ -11,7 +11,7 @@ from typing import Any, cast, TypeAlias
 import torch
 from torch import nn, Tensor
 
-from ..errors import describe, DNIError, SynthesizerError
+from ..errors import describe, DNIError, SynthesizerDefectError, SynthesizerError
 from ..interfaces import BackwardInterface, BidirectionalInterface, ForwardInterface
 from ..placement import ErrorPlace, Site
 from ..placement import feature_dim as find_feature_dim
@@ -166,7 +166,8 @@ class SynthesizerFactory:
         except DNIError:
             raise
         except Exception as reason:
-            raise SynthesizerError(
+            error = SynthesizerError if isinstance(reason, TypeError) else SynthesizerDefectError
+            raise error(
                 f"{kind.__name__} for {describe(name, module)} cannot be built with "
                 f"dni_params={params}: {type(reason).__name__}: {reason}"
             ) from reason
@@ -224,7 +225,7 @@ def _called(argument: str, at: str, make: Callable[[], object]) -> nn.Module:
     except DNIError:
         raise
     except Exception as reason:
-        raise SynthesizerError(
+        raise SynthesizerDefectError(
             f"{argument} raised {type(reason).__name__} for {at}: {reason}"
         ) from reason
     if isinstance(built, nn.Module):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..context import Context
-from ..errors import DNIError, SynthesizerError
+from ..errors import DNIError, SynthesizerDefectError, SynthesizerError
 from ..synthesizers.base import Hidden
 from ._modes import synthesizer_mode
 from ._runner import Runner
@@ -42,7 +42,7 @@ def check_answer(
     except DNIError:
         raise
     except Exception as reason:
-        raise SynthesizerError(
+        raise SynthesizerDefectError(
             f"the synthesizer of {owner} ({type(runner.synthesizer).__name__}) does not take an "
             f"activation of shape {tuple(trigger.shape)}: {type(reason).__name__}: {reason}"
         ) from reason
