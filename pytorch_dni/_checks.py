@@ -73,3 +73,8 @@ def whole(name: str, value: int) -> int:
     """Return a whole number; :class:`DNIError` where a value is none."""
     check_whole(name, value)
     return value
+
+
+def shape_of(value: object) -> str:
+    """Return what error messages say of a value: the shape of a tensor, the type of others."""
+    return str(tuple(value.shape)) if isinstance(value, Tensor) else type(value).__name__

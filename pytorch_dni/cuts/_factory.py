@@ -166,8 +166,8 @@ class SynthesizerFactory:
         except DNIError:
             raise
         except Exception as reason:
-            error = SynthesizerError if isinstance(reason, TypeError) else SynthesizerDefectError
-            raise error(
+            own = not isinstance(reason, TypeError)
+            raise (SynthesizerDefectError if own else SynthesizerError)(
                 f"{kind.__name__} for {describe(name, module)} cannot be built with "
                 f"dni_params={params}: {type(reason).__name__}: {reason}"
             ) from reason

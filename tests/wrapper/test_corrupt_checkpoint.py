@@ -111,5 +111,5 @@ def test_a_defect_of_a_synthesizer_is_not_reported_as_a_wrong_checkpoint():
 
     net = DNI(nn.Sequential(nn.Linear(3, 3), nn.ReLU(), nn.Linear(3, 1)), dni_network=Broken)
     net(torch.randn(2, 3)).sum().backward()
-    with pytest.raises(SynthesizerError, match="Broken for '1'.*RuntimeError: a defect"):
+    with pytest.raises(SynthesizerError, match=r"Broken for '1'.*RuntimeError: a defect"):
         net.load_state_dict(net.state_dict())

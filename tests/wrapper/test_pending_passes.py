@@ -222,7 +222,7 @@ def test_a_synthesizer_that_fails_in_the_forward_pass_leaves_eager_learning_inta
     net = DNI(classifier(), eager=True, dni_network=Fails, example_input=torch.randn(4, 6))
     x, y = torch.randn(8, 6), torch.randint(3, (8,))
     Fails.fails = True
-    with pytest.raises(SynthesizerError, match="'2'.*Fails.*RuntimeError: stop"):
+    with pytest.raises(SynthesizerError, match=r"'2'.*Fails.*RuntimeError: stop"):
         net(x)
     Fails.fails = False
     F.cross_entropy(net(x), y).backward()
