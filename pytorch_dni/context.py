@@ -36,7 +36,7 @@ class Context:
 
         Raises:
             ContextError: Labels lie outside ``0 .. size - 1``, or the features are not ``size``
-                wide, or not finite.
+                wide.
         """
         key = (size, like.dtype, like.device)
         if key not in self._encoded:
@@ -51,11 +51,6 @@ class Context:
             raise ContextError(
                 f"{owner}: the context has shape {tuple(self.raw.shape)}, but its last "
                 f"dimension must be context_size={size}"
-            )
-        # On an accelerator the check would stall the queue.
-        if self.raw.device.type == "cpu" and not self.raw.isfinite().all():
-            raise ContextError(
-                f"{owner}: the context holds numbers that are not finite: replace them"
             )
         return self.raw
 
@@ -147,6 +142,10 @@ def _check_kind(context: object) -> None:
             "a context must be a dense tensor of integer labels or of floating-point features, "
             f"not of {context.dtype} with layout {context.layout}"
         )
+    # On an accelerator the check would stall the queue.
+    on_cpu = context.is_floating_point() and context.device.type == "cpu"
+    if on_cpu and not context.isfinite().all():
+        raise ContextError("a context holds numbers that are not finite: replace them")
 
 
 def _check_range(labels: Tensor, size: int, owner: str) -> None:
@@ -217,7 +216,7 @@ def synthesizer_context(context: Tensor | None) -> Iterator[None]:
             Jaderberg et al. 2017, section 3.1: conditional DNI, cDNI.
 
     Raises:
-        ContextError: It is no dense tensor of integers or of floating-point numbers.
+        ContextError: It is no dense tensor of integers or of finite floating-point numbers.
 
     Example::
 

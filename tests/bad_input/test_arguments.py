@@ -93,7 +93,7 @@ WRAPPER = [
     for name in DNI.__init__.__annotations__
     if name not in ("return", "network") and name not in OWN
 ]
-few = settings(max_examples=12, deadline=None, derandomize=True)
+few = settings(max_examples=8, deadline=None, derandomize=True)
 
 
 def works_or_is_refused(call):

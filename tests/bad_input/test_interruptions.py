@@ -34,7 +34,7 @@ def interrupt(run, step, layer, backward):
 
 
 @pytest.mark.parametrize("way", WAYS)
-@settings(max_examples=4, deadline=None, derandomize=True)
+@settings(max_examples=3, deadline=None, derandomize=True)
 @given(
     layer=st.sampled_from([0, 3, 5]),
     backward=st.booleans(),

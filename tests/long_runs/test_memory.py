@@ -8,8 +8,12 @@ import pytest
 
 from tests.support.ways import run_of
 
-WAYS = ["backward", "exact every", "update", "eager", "labels", "eager, labels", "rnn"]
+ALWAYS, FURTHER = ["backward", "exact every", "eager"], ["update", "labels", "eager, labels", "rnn"]
 LONG = pytest.mark.long
+CASES = [
+    *[pytest.param(way, 60, 300, id=f"{way}, 300") for way in ALWAYS],
+    *[pytest.param(way, 1000, 5000, id=f"{way}, 5000", marks=LONG) for way in (*ALWAYS, *FURTHER)],
+]
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -21,10 +25,7 @@ def memory():
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is read from /proc")
-@pytest.mark.parametrize(
-    ("warm", "steps"), [(60, 300), pytest.param(1000, 5000, marks=LONG)], ids=["300", "5000"]
-)
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(("way", "warm", "steps"), CASES)
 def test_training_needs_no_more_memory_with_time(way, warm, steps):
     options = {"exact_every": 4} if way == "exact every" else {}
     run = run_of(way, **options)

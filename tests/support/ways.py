@@ -16,6 +16,7 @@ WAYS = {
     "rnn": {"unlock": "update", "dni_network": RNN_DNI},
     "eager": {"eager": True},
     "full": {"unlock": "full"},
+    "joined error": {"dni_network": Linear_DNI, "dni_params": {"takes_error": True}},
     "labels": LABELS,
     "joined labels": {"dni_network": Linear_DNI, **LABELS},
     "local loss": {"dni_network": LocalLoss_DNI, **LABELS},
