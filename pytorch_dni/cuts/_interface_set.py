@@ -142,13 +142,15 @@ class InterfaceSet:
         interface.set_learner(self._learner)
 
     def check(self, interface: Interface, activation: Tensor) -> None:
-        """Raise :class:`ContextError` where the context of the scope does not fit."""
+        """Raise :class:`DNIError` where the context of the scope or a synthesizer does not fit."""
         context = self._inputs.context()
         interface.check_takes(context)
         if isinstance(interface, BidirectionalInterface):
             interface.check(activation, self._inputs.trigger(), context)
+            interface.backward_interface.try_once(activation, context)
         else:
             interface.check(activation, context)
+            interface.try_once(activation, context)
 
     def leave_out(self, names: Iterable[str]) -> None:
         """Leave out interfaces, those that there are, whose cuts are passed over from now on."""

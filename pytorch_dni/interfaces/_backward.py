@@ -120,6 +120,7 @@ class BackwardInterface(UnidirectionalInterface):
     ) -> GradientCrossing:
         context = current_context()
         self.check(trigger, context)
+        self.try_once(trigger, context)
         if error is None:
             self.runner.check_needs_no_error()
         self.learner.discard()
@@ -204,11 +205,19 @@ class BackwardInterface(UnidirectionalInterface):
                 self.synthesizer.check_target(self._moved(trigger), target, self.owner)
         else:
             super().check(trigger, context)
-        if not self._tried:
-            self._try(trigger, context)
 
-    def _try(self, trigger: Tensor, context: Context | None) -> None:
-        """Ask the synthesizer once, where its answer is not known to be right."""
+    def try_once(self, trigger: Tensor, context: Context | None) -> None:
+        """Before the first prediction is needed, ask a synthesizer whose answer may be wrong.
+
+        Args:
+            trigger: The activation, which was checked.
+            context: The context, which was checked.
+
+        Raises:
+            SynthesizerError: Its answer is wrong.
+        """
+        if self._tried:
+            return
         asks = self.runner.mlp is None and self._predicts == "gradient" and not self.takes_error
         if asks:
             trigger = trigger.detach().to(self.dtype)

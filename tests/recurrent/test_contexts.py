@@ -28,10 +28,9 @@ def test_synthesizers_use_the_context_of_the_window_that_left_the_state():
             out, state = net(x.float(), state)
         out.sum().backward()
     labels = [context[0].item() for _, context in seen]
-    # A synthesizer is asked once before anything learns, at the state that window 0 left. Then
-    # window 1 teaches at the state that window 0 left. A prediction at the state that window 2
+    # Window 1 teaches at the state that window 0 left. A prediction at the state that window 2
     # leaves is sent into window 2, which teaches at the state that window 1 left.
-    assert labels == [0, 0, 2, 1]
+    assert labels == [0, 2, 1]
     with pytest.raises(ContextError, match=r"core\.state"):
         net(data(1)[0][0].float(), state)
 
