@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from .errors import CheckpointError, DNIError
+from .errors import CheckpointError, DNIError, SynthesizerDefectError
 
 #: Raised by one when what is saved changes; a checkpoint of another format is refused.
 FORMAT = 1
@@ -80,6 +80,8 @@ def building(name: str) -> Iterator[None]:
     """
     try:
         yield
+    except SynthesizerDefectError:
+        raise
     except DNIError as error:
         raise CheckpointError(
             "the checkpoint does not fit this wrapper: its arguments build no synthesizer for the "

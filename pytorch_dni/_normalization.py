@@ -79,14 +79,18 @@ class RunningScale:
     def apply(self, update: ScaleUpdate) -> Callable[[], None]:
         """Apply an update, also where others have been applied since it was computed.
 
+        On the CPU, one that is not finite (loss scaling makes some on purpose) does not count.
+
         Returns:
             What takes it back.
         """
-        before = self._mean_square, self.count
-        unchanged = update.before is self._mean_square
-        self._mean_square = update.after if unchanged else self._after(update.mean_square)
-        self.count += 1
-        return partial(self._restore, *before)
+        before = self._mean_square
+        undo = partial(self._restore, before, self.count)
+        if isinstance(update.mean_square, Tensor) or math.isfinite(update.mean_square):
+            unchanged = update.before is before
+            self._mean_square = update.after if unchanged else self._after(update.mean_square)
+            self.count += 1
+        return undo
 
     def _restore(self, mean_square: Scalar, count: int) -> None:
         self._mean_square, self.count = mean_square, count

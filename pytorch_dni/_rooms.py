@@ -8,8 +8,10 @@ from torch import nn
 
 from ._arguments import Places
 from ._checkpoint import check_format, FORMAT, reading
+from ._refusal import Refusal
 from ._training_calls import TrainingThread
 from .cuts import (
+    ContextFit,
     CutMethod,
     Cuts,
     ExactEveryCuts,
@@ -23,6 +25,7 @@ from .cuts import (
     UpdatePolicy,
 )
 from .eager import EagerCuts
+from .errors import DNIError
 from .interfaces._learner import Learner
 from .placement import FirstRun
 from .recurrent import FutureGradient
@@ -50,6 +53,7 @@ class Rooms:
         thread: Lets forward passes of training run in one thread at a time.
         in_space: The interfaces of cuts in space.
         errors: Takes the error of each forward pass.
+        fit: The cuts that the context fits.
         cuts: The cuts in space.
         in_time: The cuts in time.
     """
@@ -82,7 +86,10 @@ class Rooms:
         first_run = None
         if places.selection is not None:
             first_run = FirstRun(network, places.selection, places.skip_last_layer, eager)
-        shared = (self.in_space, inputs, self.errors, method, hooks)
+        automatic = places.selection is not None and places.selection.automatic
+        self.fit = ContextFit(self.in_space, inputs, automatic)
+        self._refusal = Refusal(network)
+        shared = (self.in_space, self.fit, inputs, self.errors, method, hooks)
         self.cuts = Cuts(network, first_run, places.sites, *shared)
         self.in_time = _in_time(network, places, factory, learner, policy, future)
 
@@ -91,10 +98,30 @@ class Rooms:
         self.cuts.register()
         self.in_time.register()
 
-    def drop_pass(self) -> None:
+    def begin_pass(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Begin a forward pass of the network with these arguments.
+
+        Raises:
+            ContextError: The kind or the values of the context do not suit an interface.
+        """
+        if self._refusal.begin(args, kwargs):
+            self.fit.begin(self.in_time.interfaces.values())
+
+    def end_pass(self) -> None:
+        """End a forward pass.
+
+        Raises:
+            ContextError: The context fits no cut.
+        """
+        self.fit.end()
+        self._refusal.accept()
+
+    def drop_pass(self, error: BaseException) -> None:
         """Drop a forward pass that raised: nothing has changed by it."""
         self.cuts.drop_pass()
         self.in_time.drop_window()
+        self.fit.drop()
+        self._refusal.restore(isinstance(error, DNIError))
 
     def detach_hooks(self) -> None:
         """Remove the hooks of all cuts."""
@@ -112,6 +139,7 @@ class Rooms:
         return {
             "format": FORMAT,
             "cuts": self.cuts.state_dict(),
+            "passed_over": self.fit.state_dict(),
             "windows": self.in_time.state_dict(),
             "copied": self._copies.state_dict(),
             "policy": self.policy.state_dict(),
@@ -132,6 +160,7 @@ class Rooms:
                 self._copies.prepare_load(state["copied"]),
                 self.policy.prepare_load(state["policy"]),
             ]
+            load_fit = self.fit.prepare_load(state.get("passed_over", {}))
         interfaces, load_cuts = self.cuts.prepare_load(cuts)
         temporal, load_windows = self.in_time.prepare_load(windows)
         learner = self.learner.new()
@@ -140,7 +169,7 @@ class Rooms:
                 learner.add({**interfaces, **temporal}[name].trained(), name)
             learner.load_state_dict(saved)
         self.learner.replace_by(learner)
-        for load in (*loads, load_cuts, load_windows):
+        for load in (*loads, load_cuts, load_windows, load_fit):
             load()
 
 

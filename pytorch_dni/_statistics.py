@@ -68,7 +68,8 @@ class RunningMoments:
             gain: Factor that the synthetic message holds and that is left out of the moments.
 
         Returns:
-            The three means of this pair, for :meth:`apply`; None where the update is not due.
+            The three means of this pair, for :meth:`apply`; None where the update is not due, or,
+            on the CPU, where they are not finite: an overflow must not count.
         """
         if not self.due:
             return None
@@ -77,7 +78,10 @@ class RunningMoments:
         if gain is not None:
             sums[0] /= gain * gain
             sums[1] /= gain
-        return sums.div_(max(t.numel(), 1)).nan_to_num_(0.0, 0.0, 0.0)
+        sums.div_(max(t.numel(), 1))
+        if sums.device.type == "cpu":
+            return sums if sums.isfinite().all() else None
+        return sums.nan_to_num_(0.0, 0.0, 0.0)
 
     def apply(self, sample: Tensor | None) -> Callable[[], None]:
         """Count an update, and what was measured of it.

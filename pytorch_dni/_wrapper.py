@@ -59,9 +59,12 @@ class NetworkWrapper(nn.Module):
         try:
             if training:
                 rooms.register()
-            return self.network(*args, **kwargs)
-        except BaseException:
-            rooms.drop_pass()
+            rooms.begin_pass(args, kwargs)
+            output = self.network(*args, **kwargs)
+            rooms.end_pass()
+            return output
+        except BaseException as error:
+            rooms.drop_pass(error)
             raise
         finally:
             if outermost:

@@ -15,8 +15,16 @@ class SynthesizerError(DNIError):
     """A synthesizer cannot be built, or its prediction does not fit the activation."""
 
 
+class SynthesizerDefectError(SynthesizerError):
+    """The user's own code raised an error where a synthesizer is built or asked."""
+
+
 class ContextError(DNIError):
     """A context is missing, unexpected, or does not fit the activation it belongs to."""
+
+
+class ContextShapeError(ContextError):
+    """The shape of a context does not fit the activation; its kind and its values may be right."""
 
 
 class CheckpointError(DNIError):

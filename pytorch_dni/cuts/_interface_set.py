@@ -40,6 +40,8 @@ class InterfaceSet:
         self._learner = learner
         self._inputs = inputs
         self._interfaces: dict[str, Interface] = {}
+        # The learner has their synthesizers, too, so that a checkpoint holds them.
+        self._left_out: dict[str, Interface] = {}
         # Saved in checkpoints: a fresh wrapper builds the interfaces for these.
         self._activations: dict[str, TensorSpec] = {}
         self._input: TensorSpec | None = None
@@ -110,27 +112,56 @@ class InterfaceSet:
             input = self._inputs.trigger()
         return self._factory.build(site, module, source, activation, input, error)
 
+    def add_all(
+        self, interfaces: Mapping[str, Interface], activations: Mapping[str, Tensor]
+    ) -> None:
+        """Add the first interfaces that there are: all of them, or none where one is refused.
+
+        Args:
+            interfaces: The interfaces by name.
+            activations: By name, an activation at the cut.
+
+        Raises:
+            SynthesizerError: The user's optimizer cannot be built for them.
+        """
+        try:
+            for name, interface in interfaces.items():
+                self.add(interface, name, activations[name])
+        except BaseException:
+            self._interfaces.clear()
+            self._learner.replace_by(self._learner.new())
+            raise
+
     def add(self, interface: Interface, name: str, activation: Tensor) -> None:
         """Add an interface, which the learner trains from now on."""
+        self._learner.add(interface.trained(), name)
         self._interfaces[name] = interface
         self._activations[name] = TensorSpec.of(activation)
         if self._factory.predicts_activations:
             self._input = TensorSpec.of(self._inputs.trigger())
-        self._learner.add(interface.trained(), name)
         interface.set_learner(self._learner)
 
     def check(self, interface: Interface, activation: Tensor) -> None:
-        """Raise :class:`ContextError` where the context of the scope does not fit."""
+        """Raise :class:`DNIError` where the context of the scope or a synthesizer does not fit."""
         context = self._inputs.context()
         interface.check_takes(context)
         if isinstance(interface, BidirectionalInterface):
             interface.check(activation, self._inputs.trigger(), context)
+            interface.backward_interface.try_once(activation, context)
         else:
             interface.check(activation, context)
+            interface.try_once(activation, context)
+
+    def leave_out(self, names: Iterable[str]) -> None:
+        """Leave out interfaces, those that there are, whose cuts are passed over from now on."""
+        for name in names:
+            if name in self._interfaces:
+                self._left_out[name] = self._interfaces.pop(name)
 
     def clear(self) -> None:
         """Remove all interfaces."""
         self._interfaces.clear()
+        self._left_out.clear()
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state as plain data and tensors."""
@@ -139,7 +170,7 @@ class InterfaceSet:
             "input": None if self._input is None else [*self._input],
             "interfaces": {
                 name: {"spec": [*self._activations[name]], "state": interface.state_dict()}
-                for name, interface in self._interfaces.items()
+                for name, interface in {**self._interfaces, **self._left_out}.items()
             },
         }
 
@@ -172,8 +203,9 @@ class InterfaceSet:
             built[name] = self._rebuild(name, sites, activation, example, saved[name], error)
 
         def load() -> None:
-            retire(self._interfaces.values(), self._learner)
+            retire([*self._interfaces.values(), *self._left_out.values()], self._learner)
             self._interfaces, self._activations, self._input = built, specs, input
+            self._left_out = {}
             for interface in built.values():
                 interface.set_learner(self._learner)
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from .._checkpoint import mapping, number, reading, text
+from .._checkpoint import mapping, reading, text
 from ..errors import CheckpointError
 from ..placement import CutPlan, Part, Site
 
@@ -63,7 +63,7 @@ class CutPlaces(NamedTuple):
         """
         with reading("the list of cuts"):
             sites = {text(name): Site(name, text(source)) for name, source in state["sites"]}
-            parts = [_part(*part) for part in state["parts"]]
+            parts = [Part.of_state(*part) for part in state["parts"]]
             saved = mapping(state.get("before_activation", {}))
             before = {name: text(kind) for name, kind in saved.items()}
         known = {name for name, _ in network.named_modules(remove_duplicate=False)}
@@ -74,7 +74,3 @@ class CutPlaces(NamedTuple):
                     "which is no module of this network: give DNI the network it was saved with"
                 )
         return cls(sites, parts, before)
-
-
-def _part(cut: Any, modules: Any, parameters: Any, size: Any) -> Part:
-    return Part(text(cut), [text(name) for name in modules], number(parameters), number(size))

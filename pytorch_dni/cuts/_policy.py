@@ -78,11 +78,21 @@ class UpdatePolicy:
         self._bp_lambda = value
 
     def current_lambda(self) -> float:
-        """Return ``bp_lambda`` of the present step; with ``exact_every``, that of exact steps."""
+        """Return ``bp_lambda`` of the present step; with ``exact_every``, that of exact steps.
+
+        Raises:
+            DNIError: The user's function of the step returns something else.
+        """
         if self.skips_exact:
             return 1.0
         value = self._bp_lambda
-        return value(self._learner.steps) if callable(value) else value
+        if not callable(value):
+            return value
+        found = value(self._learner.steps)
+        if callable(found):
+            raise DNIError(f"bp_lambda must return a number from 0 to 1, got {found!r}")
+        _check_lambda(found)
+        return found
 
     def at_cut(self, name: str) -> CutPolicy:
         """Return what passes a cut in the present step."""

@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 from .._checkpoint import reading
-from ..placement import CutPlan, FirstRun, Part, Site
+from ..placement import CutPlan, FirstRun, merged, Part, Site
 from ._compilation import CompiledParts
+from ._context_fit import ContextFit
 from ._errors import PassErrors
 from ._factory import Interface
 from ._first_pass import FirstPass
@@ -31,6 +32,7 @@ class Cuts:
         first_run: Plans the cuts from a forward pass; None where the sites are known.
         sites: The sites, where they are known.
         interfaces: The interfaces at the cuts.
+        fit: Checks the context at the cuts.
         inputs: The inputs of the forward pass.
         errors: Takes the error of each forward pass.
         method: Passes activations and gradients across the cuts.
@@ -43,6 +45,7 @@ class Cuts:
         first_run: FirstRun | None,
         sites: Iterable[Site],
         interfaces: InterfaceSet,
+        fit: ContextFit,
         inputs: ForwardInputs,
         errors: PassErrors,
         method: CutMethod,
@@ -51,6 +54,7 @@ class Cuts:
         self._network = network
         self._places = CutPlaces.at(sites)
         self._interfaces = interfaces
+        self._fit = fit
         self._inputs = inputs
         self._errors = errors
         self._method = method
@@ -73,12 +77,12 @@ class Cuts:
     @property
     def parts(self) -> Sequence[Part]:
         """The parts between the cuts, as the first pass showed them."""
-        return self._places.parts
+        return merged(self._places.parts, self._fit.passed_over)
 
     def describe(self) -> list[str]:
         """Return lines on what a user may not expect of the cuts."""
         source = [name for name in self._places.sites if self._errors.is_source(name)]
-        return self._places.describe([*self._interfaces.by_name, *source])
+        return self._places.describe([*self._interfaces.by_name, *source, *self._fit.passed_over])
 
     def register(self) -> None:
         """Register the hooks: those of the cuts, or those of a first pass that places them."""
@@ -189,12 +193,10 @@ class Cuts:
         # Activations on the meta device have no values: a later pass builds their interfaces.
         built = {name: i for name, i in built.items() if not activations[name].is_meta}
         if not example:
-            for name, interface in built.items():
-                self._interfaces.check(interface, activations[name])
+            built = self._fit.fitting(built, activations)
+        self._interfaces.add_all(built, activations)
         self._set_places(CutPlaces.of(plan), plan.idle)
         self._errors.set_place(place)
-        for name, interface in built.items():
-            self._interfaces.add(interface, name, activations[name])
         return built
 
     def _set_places(self, places: CutPlaces, idle: Iterable[str] | None) -> None:
@@ -236,22 +238,16 @@ class Cuts:
         if not self._learning():
             return None
         activation = self._reached.activation(name, module, output)
-        if activation is None:
+        if activation is None or name in self._fit.passed_over:
             return None
         if self._errors.is_source(name):
             passed = self._method.pass_source(activation)
             return self._reached.replaced(output, activation, passed)
         if self._method.detaches:
             check_backward_hooks(self._network, name)
-        interface = self._interfaces.get(name)
-        known = interface is not None
+        interface = self._fit.interface(self._places.sites[name], activation, self._errors.place)
         if interface is None:
-            interface = self._interfaces.build(
-                self._places.sites[name], activation, error=self._errors.place
-            )
-        self._interfaces.check(interface, activation)
-        if not known:
-            self._interfaces.add(interface, name, activation)
+            return None
         passed = self._method.pass_cut(name, interface, activation, context)
         return self._reached.replaced(output, activation, passed)
 

@@ -78,6 +78,13 @@ class BidirectionalInterface(nn.Module):
         self.forward_interface.check(trigger, context)
         self.backward_interface.check(message, context)
 
+    def check_values(self, context: Context) -> None:
+        """Raise :class:`ContextError` where the values of a context do not suit a synthesizer."""
+        self.check_takes(context)
+        for interface in (self.forward_interface, self.backward_interface):
+            if interface.runner.takes_context:
+                interface.check_values(context)
+
     def check_takes(self, context: Context | None) -> None:
         """Raise :class:`ContextError` where a context is given and neither synthesizer takes it."""
         if not self.forward_interface.runner.takes_context:

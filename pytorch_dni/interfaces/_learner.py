@@ -20,9 +20,9 @@ from .._torch import (
     do_not_skip_step,
     skip_step_if,
 )
-from ..errors import DNIError, SynthesizerError
+from ..errors import DNIError
 from ._collected import CollectedLessons
-from ._optimizer import build_optimizer, check_optim, followed_lr, OptimizerFactory
+from ._optimizer import build_optimizer, check_lr, check_optim, followed_lr, OptimizerFactory
 from ._pending import Lesson, PendingUpdate
 
 Trained = tuple[nn.Module, float]  # a module and its default learning rate
@@ -62,8 +62,7 @@ class Learner:
         network_optim: Optimizer | None = None,
     ) -> None:
         check_optim(optim)
-        if lr is not None and lr < 0:
-            raise SynthesizerError(f"grad_lr must not be negative, got {lr}")
+        check_lr(lr)
         self._optim = optim
         self._lr = lr
         self.repeats = repeats

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Container, Mapping, Sequence
+from typing import Any, NamedTuple
 
+from .._checkpoint import number, text
 from .._torch import storage_number
 from ._calls import Call
 from ._layers import is_unit
@@ -27,6 +28,23 @@ class Part(NamedTuple):
     modules: list[str]
     parameters: int
     bytes: int
+
+    @classmethod
+    def of_state(cls, cut: Any, modules: Any, parameters: Any, size: Any) -> Part:
+        """Return a part that was saved."""
+        return cls(text(cut), [text(name) for name in modules], number(parameters), number(size))
+
+
+def merged(parts: Sequence[Part], passed_over: Container[str]) -> Sequence[Part]:
+    """Return the parts without some of the cuts: a part goes on to the next cut that is left."""
+    found: list[Part] = []
+    for part in parts:
+        if found and found[-1].cut and found[-1].cut in passed_over:
+            before = found.pop()
+            sums = before.parameters + part.parameters, before.bytes + part.bytes
+            part = Part(part.cut, [*before.modules, *part.modules], *sums)
+        found.append(part)
+    return found
 
 
 def parts_between(calls: Sequence[Call], sites: Sequence[Site]) -> list[Part]:

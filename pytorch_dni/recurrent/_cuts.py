@@ -10,6 +10,7 @@ import torch
 from torch import nn, Tensor
 
 from .._checkpoint import building, mapping, reading
+from .._checks import shape_of
 from .._tree import differentiable_tensors, replace_differentiable, TensorSpec
 from ..context import current_context
 from ..cuts._hooks import Handles
@@ -220,7 +221,7 @@ class StateCuts:
             if mask is not None and not state.fits(mask):
                 raise DNIError(
                     f"end_of_sequence() takes a mask of shape {tuple(state.ended.shape)}, one for "
-                    f"each sample, but got {tuple(mask.shape)}"
+                    f"each sample, but got {shape_of(mask)}"
                 )
         for state in carried:
             state.end(mask)

@@ -46,7 +46,7 @@ class WindowState:
 
     def fits(self, mask: Tensor) -> bool:
         """Return whether a mask has one entry for each sample."""
-        return mask.shape == self.ended.shape
+        return isinstance(mask, Tensor) and mask.shape == self.ended.shape
 
     def end(self, mask: Tensor | None) -> None:
         """End the sequences of samples; None ends all."""

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn, Tensor
 
+from .._checks import check_tensor
 from .._normalization import RunningScale
 from ..context import Context
 from ..errors import DNIError, SynthesizerError
@@ -91,6 +92,7 @@ class CriticInterface(TemporalInterface):
         Raises:
             DNIError: They are of another shape.
         """
+        check_tensor(f"{self.owner}: what observe() takes", losses)
         if losses.dim() != 1:
             raise DNIError(
                 f"{self.owner}: observe() takes one loss for each sample, but got shape "

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn, Tensor
 
+from .._checks import whole
 from .._normalization import RunningScale
 from .._tree import floating_tensors
 from ..context import Context, current_context
@@ -22,7 +23,7 @@ from ..synthesizers import DNI_Network
 from ._auxiliary import Auxiliary, auxiliary_for
 from ._kinds import check_kind
 from ._stability import bounded, Guard, GUARD_EVERY, Injection, NO_INJECTION, ProbeScale
-from .future import FutureGradient
+from .future import check_future, FutureGradient
 from .spec import join_state, split_state
 
 
@@ -65,8 +66,8 @@ class TemporalInterface(BackwardInterface):
         object.__setattr__(self, "auxiliary", None)  # the base class asks for what is trained
         super().__init__(synthesizer, **options)
         check_kind(synthesizer, self.owner)
-        self.future = FutureGradient() if future is None else future
-        self.batch_dim = batch_dim
+        self.future = check_future(future)
+        self.batch_dim = whole("batch_dim", batch_dim)
         self.windows = 0
         self.guard = Guard(self.owner)
         self.injection = NO_INJECTION  # into the window that is backpropagated
@@ -157,8 +158,7 @@ class TemporalInterface(BackwardInterface):
         has_no_unit = self.scale is not None and not self.scale.count
         if has_no_unit or not self.guard.injects:
             factor = 0.0
-        measures = isinstance(self.scale, ProbeScale)
-        probes = measures and self.windows % self.future.probe == 0
+        probes = isinstance(self.scale, ProbeScale) and self.windows % self.future.probe == 0
         self.injection = Injection(factor, probes)
         if self.injection.is_empty:
             return torch.zeros_like(state)

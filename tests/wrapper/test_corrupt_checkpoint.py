@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from pytorch_dni import CheckpointError, DNI, Linear_DNI
+from pytorch_dni import CheckpointError, DNI, Linear_DNI, SynthesizerError
 from tests.support.recurrent_zoo import data, Sequence
 from tests.support.wrapped import assert_equal, Run
 
@@ -111,5 +111,5 @@ def test_a_defect_of_a_synthesizer_is_not_reported_as_a_wrong_checkpoint():
 
     net = DNI(nn.Sequential(nn.Linear(3, 3), nn.ReLU(), nn.Linear(3, 1)), dni_network=Broken)
     net(torch.randn(2, 3)).sum().backward()
-    with pytest.raises(RuntimeError, match="a defect"):
+    with pytest.raises(SynthesizerError, match=r"Broken for '1'.*RuntimeError: a defect"):
         net.load_state_dict(net.state_dict())

@@ -8,7 +8,15 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from pytorch_dni import CheckpointError, DNI, DNI_Network, DNIError, Linear_DNI, synthesizer_context
+from pytorch_dni import (
+    CheckpointError,
+    DNI,
+    DNI_Network,
+    DNIError,
+    Linear_DNI,
+    synthesizer_context,
+    SynthesizerError,
+)
 from tests.support.wrapped import assert_equal, classifier, synthesizer_parameters, WAYS
 from tests.support.zoo import Checkpointed, mlp
 
@@ -214,8 +222,13 @@ def test_a_synthesizer_that_fails_in_the_forward_pass_leaves_eager_learning_inta
     net = DNI(classifier(), eager=True, dni_network=Fails, example_input=torch.randn(4, 6))
     x, y = torch.randn(8, 6), torch.randint(3, (8,))
     Fails.fails = True
+    with pytest.raises(SynthesizerError, match=r"'2'.*Fails.*RuntimeError: stop"):
+        net(x)
+    Fails.fails = False
+    F.cross_entropy(net(x), y).backward()
+    Fails.fails = True
     with pytest.raises(RuntimeError, match="stop"):
         net(x)
     Fails.fails = False
     F.cross_entropy(net(x), y).backward()
-    assert {stats.updates for stats in net.stats().values()} == {1}
+    assert {stats.updates for stats in net.stats().values()} == {2}
