@@ -9,6 +9,7 @@ from typing import Any, TYPE_CHECKING
 from torch import nn, Tensor
 
 from ._rooms import Rooms
+from ._saved import Load, SavedModule
 from ._torch import apply_to_tensors
 from .cuts import Interface
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 
-class NetworkWrapper(nn.Module):
+class NetworkWrapper(SavedModule):
     """Stands for a network: calls, modes, attributes, moves and checkpoints reach it.
 
     Args:
@@ -85,15 +86,31 @@ class NetworkWrapper(nn.Module):
         self._rooms.learner.move_state()
         return self
 
-    def get_extra_state(self) -> dict[str, Any]:
-        """Return synthesizers, normalisation and optimizer for ``state_dict``, as plain data."""
-        return self._rooms.state_dict()
+    def saved_head(self) -> dict[str, int | float]:
+        """Return the numbers of the state that are there always, by name."""
+        return self._rooms.saved_head()
 
-    def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Continue from a saved state, in a wrapper that has run as well as in a fresh one.
+    def saved_tree(self) -> dict[str, Any] | None:
+        """Return synthesizers, normalisation and optimizer; None before there are any."""
+        return self._rooms.saved_tree()
+
+    def prepare_load(self, head: Mapping[str, Any], tree: Any) -> Load:
+        """Read a saved state, for a wrapper that has run as well as for a fresh one.
 
         Raises:
-            CheckpointError: It does not fit this network or this wrapper's arguments. Nothing has
-                changed.
+            CheckpointError: It does not fit this network or this wrapper's arguments.
         """
-        self._rooms.load_state_dict(state)
+        return self._rooms.prepare_load(head, tree)
+
+    def saved_as(self) -> str:
+        """Return what error messages call the wrapper."""
+        return "this wrapper"
+
+    def remedy(self, state_dict: Mapping[str, Any]) -> str:
+        """Return what an error message says to do about a state that does not fit."""
+        if state_dict.keys() & self.network.state_dict().keys():
+            return (
+                ". This is a state of the network without the wrapper: load it by "
+                "net.network.load_state_dict(state)"
+            )
+        return ""

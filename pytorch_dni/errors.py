@@ -19,8 +19,11 @@ class ContextError(DNIError):
     """A context is missing, unexpected, or does not fit the activation it belongs to."""
 
 
-class CheckpointError(DNIError):
-    """A checkpoint does not fit the wrapper that it is loaded into."""
+class CheckpointError(DNIError, RuntimeError):
+    """A checkpoint does not fit the wrapper that it is loaded into.
+
+    It is a ``RuntimeError`` too, which ``load_state_dict`` of PyTorch raises.
+    """
 
 
 def describe(name: str, module: nn.Module | None) -> str:

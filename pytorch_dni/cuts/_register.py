@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import nn, Tensor
 
-from .._checkpoint import number, reading, text
+from .._checkpoint import flag, listed, reading, text
+from .._tensors import Fixed
 from .._tree import first_activation, map_floating
 from ..errors import CheckpointError
 from ..placement import CutPlan, FirstRun, Part, Site
@@ -235,15 +236,15 @@ class Cuts:
     def state_dict(self) -> dict[str, Any]:
         """Return the state as plain data and tensors."""
         return {
-            "sites": [[*site] for site in self._sites.values()],
-            "placed": self.placed,
-            "parts": [[*part] for part in self._parts],
+            "sites": Fixed([[*site] for site in self._sites.values()]),
+            "placed": Fixed(self.placed),
+            "parts": [part.state_dict() for part in self._parts],
             "error": self._errors.state_dict(),
             **self._interfaces.state_dict(),
         }
 
     def prepare_load(
-        self, state: dict[str, Any]
+        self, state: Mapping[str, Any]
     ) -> tuple[dict[str, Interface], Callable[[], None]]:
         """Build the interfaces of a saved state, and return them with a function to load them.
 
@@ -254,9 +255,12 @@ class Cuts:
         """
         with reading("the list of cuts"):
             sites = {text(name): Site(name, text(source)) for name, source in state["sites"]}
-            parts = [_part(*part) for part in state["parts"]]
-            placed = bool(state["placed"])
+            parts = [Part.from_state(part) for part in listed(state["parts"])]
+            placed = flag(state["placed"])
             place, load_place = self._errors.prepare_load(state["error"])
+            taken = {"" if place is None else place.cut or "", *(part.cut for part in parts)}
+            if not taken <= {"", *sites}:
+                raise ValueError(f"{taken - {'', *sites}} are no cuts")
         known = {name for name, _ in self._network.named_modules(remove_duplicate=False)}
         for site in sites.values():
             if not known.issuperset(site):
@@ -285,7 +289,3 @@ def _replaced(output: Any, activation: Tensor, passed: Tensor | None) -> Any:
     if passed is None:
         return None
     return map_floating(output, lambda tensor: passed if tensor is activation else tensor)
-
-
-def _part(cut: Any, modules: Any, parameters: Any, size: Any) -> Part:
-    return Part(text(cut), [text(name) for name in modules], number(parameters), number(size))

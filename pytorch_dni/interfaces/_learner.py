@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, cast, Protocol
 
@@ -12,7 +11,7 @@ import torch
 from torch import nn, Tensor
 from torch.optim import Optimizer
 
-from .._gradients import GradientSums
+from .._checkpoint import number
 from .._normalization import Scalar
 from .._torch import (
     call_after_backward_pass,
@@ -21,7 +20,9 @@ from .._torch import (
     skip_step_if,
 )
 from ..errors import SynthesizerError
+from ._collected import Collected
 from ._optimizer import build_optimizer, check_optim, followed_lr, OptimizerFactory
+from ._optimizer_state import OptimizerState
 from ._pending import Lesson, PendingUpdate
 
 Trained = tuple[nn.Module, float]  # a module and its default learning rate
@@ -68,7 +69,7 @@ class Learner:
         self.repeats = repeats
         self._network_optim = network_optim
         self._groups: dict[tuple[float, float | None], int] = {}
-        self._collected: dict[int, _Collected] = {}
+        self._collected: dict[int, Collected] = {}
         self._builds_state = False
         self.optimizer: Optimizer | None = None
         self.order: dict[str, None] = {}
@@ -127,13 +128,13 @@ class Learner:
         if self._collect_pass() is None:
             self._step([])
 
-    def _collect_pass(self) -> _Collected | None:
+    def _collect_pass(self) -> Collected | None:
         """Return the lessons of the running backward pass; None outside of one."""
         number = current_backward_pass()
         if number is None:
             return None
         if number not in self._collected:
-            self._collected[number] = _Collected()
+            self._collected[number] = Collected()
             call_after_backward_pass(partial(self._finish, number))
         return self._collected[number]
 
@@ -232,7 +233,7 @@ class Learner:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state as plain data and tensors."""
-        state = None if self.optimizer is None else self.optimizer.state_dict()
+        state = None if self.optimizer is None else self._optimizer_state(self.optimizer).save()
         return {
             "steps": self.steps,
             "order": [*self.order],
@@ -240,7 +241,12 @@ class Learner:
             "optimizer": state,
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def _optimizer_state(self, optimizer: Optimizer) -> OptimizerState:
+        assert self._optim is not None
+        lr, _ = next(iter(self._groups))
+        return OptimizerState(optimizer, partial(build_optimizer, self._optim, lr=lr))
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from a saved state; the same interfaces must have been added in the same order.
 
         Raises:
@@ -249,10 +255,10 @@ class Learner:
         kind = type(self.optimizer).__name__
         if kind != state["kind"]:
             raise ValueError(f"the saved optimizer is {state['kind']}, this one is {kind}")
+        steps = number(state["steps"])
         if self.optimizer is not None:
-            # A copy: optimizers keep the tensors that they are given.
-            self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
-        self.steps = int(state["steps"])
+            self._optimizer_state(self.optimizer).load(state["optimizer"])
+        self.steps = steps
 
     def new(self) -> Learner:
         """Return a learner with the same settings that trains nothing yet."""
@@ -279,21 +285,3 @@ def retire(interfaces: Iterable[Trainable], learner: Learner) -> None:
     apart = learner.new()
     for interface in interfaces:
         interface.set_learner(apart)
-
-
-class _Collected:
-    """The lessons of a running backward pass."""
-
-    def __init__(self) -> None:
-        self._lessons: list[Lesson] = []
-        self._grads: GradientSums[nn.Parameter] = GradientSums()
-
-    def add(self, lesson: Lesson) -> None:
-        """Add a lesson; a module that is called often gives many, whose gradients are summed."""
-        for parameter, grad in lesson.grads or ():
-            self._grads.add(parameter, grad)
-        self._lessons.append(lesson._replace(grads=None))
-
-    def lessons(self) -> list[Lesson]:
-        """Return all lessons; the last one holds the summed gradients."""
-        return [*self._lessons, Lesson(self._grads.take())] if self._lessons else []

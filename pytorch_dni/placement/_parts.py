@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import torch
+
+from .._checkpoint import listed, mapping, text
+from .._tensors import Fixed
 from .._torch import storage_number
+from .._tree import sizes
 from ._calls import Call
 from ._sites import Site
 
@@ -26,6 +31,19 @@ class Part(NamedTuple):
     modules: list[str]
     parameters: int
     bytes: int
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the part as plain data and tensors."""
+        counts = torch.tensor([self.parameters, self.bytes], dtype=torch.int64, device="cpu")
+        return {"cut": self.cut, "modules": Fixed(self.modules), "counts": counts}
+
+    @classmethod
+    def from_state(cls, state: Any) -> Part:
+        """Return a part that was saved."""
+        saved = mapping(state)
+        parameters, size = sizes(saved["counts"])
+        modules = [text(name) for name in listed(saved["modules"])]
+        return cls(text(saved["cut"]), modules, parameters, size)
 
 
 def parts_between(calls: Sequence[Call], sites: Sequence[Site]) -> list[Part]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import nn, Tensor
 
+from .._checkpoint import number
 from .._normalization import RunningScale
 from .._tree import floating_tensors
 from ..context import Context, current_context
@@ -277,17 +278,17 @@ class TemporalInterface(BackwardInterface):
             self.learn_from(trigger, context, true)
         return None
 
-    def get_extra_state(self) -> dict[str, Any]:
+    def saved_tree(self) -> dict[str, Any]:
         """Return the state of the base class, of the guard, and of the auxiliary task."""
         own: dict[str, Any] = {"windows": self.windows, "injects": self.guard.state_dict()}
         if self.auxiliary is not None and self.trains_itself:
             own["auxiliary"] = self.auxiliary.state_dict()
-        return {**super().get_extra_state(), **own}
+        return {**super().saved_tree(), **own}
 
-    def set_extra_state(self, state: dict[str, Any]) -> None:
+    def load_tree(self, state: Mapping[str, Any]) -> None:
         """Continue from a saved state."""
-        super().set_extra_state(state)
-        self.windows = int(state["windows"])
+        super().load_tree(state)
+        self.windows = number(state["windows"])
         self.guard.load_state_dict(state["injects"])
         if self.auxiliary is not None and self.trains_itself:
             self.auxiliary.load_state_dict(state["auxiliary"])
