@@ -106,6 +106,8 @@ class SavedModule(LoadedWhole):
         """Return all that is needed to go on as if never stopped: every value is a tensor."""
         destination = super().state_dict(*args, **kwargs)
         prefix = kwargs.get("prefix", args[1] if len(args) > 1 else "")
+        if not kwargs.get("keep_vars", args[2] if len(args) > 2 else False):
+            _separate_tied(destination, prefix)
         own = self._own_entries([*destination.values()])
         destination.update({prefix + name: value for name, value in own.items()})
         return destination
@@ -178,6 +180,17 @@ class _Names:
         if name.startswith("__") or name == "_fqn_modifiers":
             raise AttributeError(name)
         return self
+
+
+def _separate_tied(entries: dict[str, Any], prefix: str) -> None:
+    """Replace further entries of a tied parameter by copies: some tools refuse shared memory."""
+    seen: set[tuple[torch.device, int]] = set()
+    for name, value in entries.items():
+        if name.startswith(prefix) and type(value) is Tensor and not value.is_meta:
+            place = value.device, value.data_ptr()
+            if value.layout is torch.strided and value.numel() and place in seen:
+                entries[name] = value.clone()
+            seen.add(place)
 
 
 @contextmanager

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import inspect
+from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, TYPE_CHECKING
 
 from torch import nn, Tensor
 
+from ._forward import is_signed, signed_forward
 from ._rooms import Rooms
 from ._saved import Load, SavedModule
 from ._torch import apply_to_tensors
@@ -33,6 +35,22 @@ class NetworkWrapper(SavedModule):
         self.network = network
         self.training = network.training
         rooms.register()
+        self._sign_forward()
+
+    def _sign_forward(self) -> None:
+        """Give ``forward`` the signature of the network's; in the class there is none for all."""
+        method = signed_forward(self, self.network)
+        if method is not None:
+            self.forward = method  # type: ignore[method-assign]
+
+    def __getstate__(self) -> dict[str, Any]:
+        # The method's function is found in no module, so that it could not be pickled.
+        return {k: v for k, v in self.__dict__.items() if k != "forward" or not is_signed(self, v)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        if "forward" not in self.__dict__:
+            self._sign_forward()
 
     @property
     def interfaces(self) -> Mapping[str, Interface]:
@@ -43,7 +61,7 @@ class NetworkWrapper(SavedModule):
         return MappingProxyType({**self._rooms.in_space.by_name, **self._rooms.in_time.interfaces})
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the network's own forward pass."""
+        """Run the network's own forward pass; it takes what that takes."""
         self._rooms.learner.discard()
         if self.network.training:
             self._rooms.register()
@@ -69,6 +87,9 @@ class NetworkWrapper(SavedModule):
 
     def __getattr__(self, name: str) -> Any:
         """Look up in the network what the wrapper lacks."""
+        own = inspect.getattr_static(type(self), name, None)
+        if isinstance(own, property):
+            return own.__get__(self)  # it has raised, and does so again: the network lacks nothing
         try:
             return super().__getattr__(name)
         except AttributeError:
@@ -76,6 +97,23 @@ class NetworkWrapper(SavedModule):
             if network is None:
                 raise
             return getattr(network, name)
+
+    # Python looks these up in the class alone.
+
+    def __bool__(self) -> bool:
+        return True  # and not whether its length is zero
+
+    def __len__(self) -> int:
+        return len(self.network)  # type: ignore[arg-type]
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.network[index]  # type: ignore[index]
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.network)  # type: ignore[call-overload, no-any-return]
+
+    def __contains__(self, item: object) -> bool:
+        return item in self.network  # type: ignore[operator]
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         # The synthesizers are no submodules (their parameters are not the user's to train), but

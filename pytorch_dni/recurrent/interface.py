@@ -76,10 +76,9 @@ class TemporalInterface(BackwardInterface):
 
     def _add_auxiliary(self) -> None:
         auxiliary = auxiliary_for(self.synthesizer, self.owner, self.moments.values)
-        if self.trains_itself:
-            object.__setattr__(self, "auxiliary", auxiliary)  # no submodule, as the synthesizer
-        else:
-            self.auxiliary = auxiliary
+        # No submodule, as the synthesizer, where it is trained here.
+        set_attribute = object.__setattr__ if self.trains_itself else nn.Module.__setattr__
+        set_attribute(self, "auxiliary", auxiliary)
         self.learner.add([(auxiliary, DNI_Network.default_lr)], self.name or "")
 
     def trained(self) -> list[Trained]:
@@ -282,7 +281,7 @@ class TemporalInterface(BackwardInterface):
         """Return the state of the base class, of the guard, and of the auxiliary task."""
         own: dict[str, Any] = {"windows": self.windows, "injects": self.guard.state_dict()}
         if self.auxiliary is not None and self.trains_itself:
-            own["auxiliary"] = self.auxiliary.state_dict()
+            own["auxiliary"] = {**self.auxiliary.state_dict()}
         return {**super().saved_tree(), **own}
 
     def load_tree(self, state: Mapping[str, Any]) -> None:
