@@ -120,10 +120,17 @@ def test_a_state_of_an_interface_that_does_not_fit_changes_nothing():
     torch.manual_seed(0)
     one, other = make(), make()
     before, state = cloned(other.state_dict()), cloned(one.state_dict())
-    state["backward_interface._dni.moments.values"] = torch.zeros(7)
-    with pytest.raises(CheckpointError, match="moments"):
-        other.load_state_dict(state)
-    assert_same_state(before, other.state_dict())
+    wrong = {"moments.values": torch.zeros(7), "moments.updates": torch.tensor(-5)}
+    for name, value in wrong.items():
+        with pytest.raises(CheckpointError, match=r"moments|-5 is negative"):
+            other.load_state_dict({**state, f"backward_interface._dni.{name}": value})
+        assert_same_state(before, other.state_dict())
+        # The same inside a network, where PyTorch loads one module after the other.
+        network, key = nn.Sequential(other), f"0.backward_interface._dni.{name}"
+        outer = {f"0.{k}": v for k, v in state.items() if "forward_interface" not in k}
+        with pytest.raises(CheckpointError):
+            network.load_state_dict({**outer, key: value}, strict=False)
+        assert_same_state(before, other.state_dict())
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -193,8 +200,10 @@ def test_a_failed_load_of_the_network_changes_nothing():
     """PyTorch alone would have loaded all entries but one."""
     net, other = trained(), trained(context_size=None)
     before = cloned(other.state_dict())
+    longer = Run(context_size=None)
+    longer.train(0, 20)
     for key in ("network.5.weight", "network.5.bias"):
-        state = {**cloned(other.state_dict()), "network.0.weight": torch.zeros(8, 6)}
+        state = cloned(longer.net.state_dict())
         state[key] = torch.zeros(9)
         with pytest.raises(CheckpointError, match=key.removeprefix("network.")):
             other.load_state_dict(state)
