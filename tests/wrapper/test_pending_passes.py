@@ -92,13 +92,14 @@ def test_a_pending_pass_does_not_count_in_a_loaded_state(options):
     other = DNI(mlp(), **options)
     for _ in range(3):
         other(torch.randn(4, 6)).square().mean().backward()
-    state = other.state_dict()
+    # Without the network's parameters, whose change autograd itself refuses before a backward pass.
+    state = {k: v for k, v in other.state_dict().items() if k.startswith("_dni.")}
     for placed in (False, True):
         net = DNI(mlp(), **options)
         if placed:
-            net.load_state_dict(copy.deepcopy(state))
+            net.load_state_dict(copy.deepcopy(state), strict=False)
         loss = net(torch.randn(4, 6)).square().mean()
-        net.load_state_dict(copy.deepcopy(state))
+        net.load_state_dict(copy.deepcopy(state), strict=False)
         before = [p.clone() for p in synthesizer_parameters(net)]
         loss.backward()
         assert net.state_dict()["_dni.steps"] == 3
