@@ -87,12 +87,12 @@ class NetworkWrapper(SavedModule):
 
     def __getattr__(self, name: str) -> Any:
         """Look up in the network what the wrapper lacks."""
-        own = inspect.getattr_static(type(self), name, None)
-        if isinstance(own, property):
-            return own.__get__(self)  # it has raised, and does so again: the network lacks nothing
         try:
             return super().__getattr__(name)
         except AttributeError:
+            own = inspect.getattr_static(type(self), name, None)
+            if isinstance(own, property):
+                return own.__get__(self)  # it has raised, and does so again
             network = self.__dict__.get("_modules", {}).get("network")
             if network is None:
                 raise
