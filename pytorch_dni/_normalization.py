@@ -10,6 +10,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ._checkpoint import mean_square as read_mean_square
+from ._checkpoint import number
+
 DECAY = 0.99
 _TINY = 1e-37  # under a mean square: prevents 0 / 0 while only zeros have come
 SMALLEST_UNIT = _TINY**0.5
@@ -118,10 +121,9 @@ class RunningScale:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from a saved state."""
-        number = float(state["mean_square"])
-        tensor = self._mean_square
-        self._mean_square = tensor.new_full((), number) if isinstance(tensor, Tensor) else number
-        self.count = int(state["count"])
+        saved, like = read_mean_square(state["mean_square"]), self._mean_square
+        self.count = number(state["count"])
+        self._mean_square = like.new_full((), saved) if isinstance(like, Tensor) else saved
 
 
 def _zero_if_not_finite(number: Scalar) -> Scalar:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
 
 from ._arguments import Places
-from ._checkpoint import check_format, FORMAT, reading
+from ._checkpoint import listed, mapping, number, reading
 from ._refusal import Refusal
+from ._saved import Load
+from ._tensors import flatten, unflatten
 from ._training_calls import TrainingThread
 from .cuts import (
     ContextFit,
@@ -134,43 +137,84 @@ class Rooms:
         self.cuts.close()
         self.learner.close()
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return the state as plain data and tensors."""
+    def saved_head(self) -> dict[str, int | float]:
+        """Return the numbers that a wrapper has from the beginning."""
+        return {"steps": self.learner.steps, **self.policy.state_dict()}
+
+    def saved_tree(self) -> dict[str, Any] | None:
+        """Return the rest of the state; None before there is an interface.
+
+        Copies of a wrapper that tools made before its first pass then have the entries of the
+        network and of the head alone, in the same order.
+        """
+        if self.in_space.empty and not self.in_time.interfaces:
+            return None
+        cuts = self.cuts.state_dict()
         return {
-            "format": FORMAT,
-            "cuts": self.cuts.state_dict(),
-            "passed_over": self.fit.state_dict(),
-            "windows": self.in_time.state_dict(),
-            "copied": self._copies.state_dict(),
-            "policy": self.policy.state_dict(),
+            "interfaces": cuts.pop("interfaces"),
+            "cuts": cuts,
+            "copied": self._copies.state_dict(self.in_space.by_name),
             "learner": self.learner.state_dict(),
+            "windows": self.in_time.state_dict(),
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from a saved state: everything is read and built first, and then replaced.
+    def prepare_load(self, head: Mapping[str, Any], tree: Any) -> Load:
+        """Read and build everything of a saved state, and return a function that replaces it.
+
+        That function cannot fail.
 
         Raises:
-            CheckpointError: It does not fit this network or this wrapper's arguments. Nothing has
-                changed.
+            CheckpointError: It does not fit this network or this wrapper's arguments.
         """
-        check_format(state)
         with reading("its list of entries"):
-            cuts, windows, saved = state["cuts"], state["windows"], state["learner"]
+            steps = number(head["steps"])
+            if tree is None:
+                tree = self._without_interfaces(steps)
+            cuts = {**mapping(tree["cuts"]), "interfaces": tree["interfaces"]}
+            windows = mapping(tree["windows"])
+            saved = mapping(tree["learner"])
+            if number(saved["steps"]) != steps:
+                raise ValueError("two counts of steps differ")
             loads = [
-                self._copies.prepare_load(state["copied"]),
-                self.policy.prepare_load(state["policy"]),
+                self._copies.prepare_load(tree["copied"]),
+                self.policy.prepare_load(head),
             ]
-            load_fit = self.fit.prepare_load(state.get("passed_over", {}))
         interfaces, load_cuts = self.cuts.prepare_load(cuts)
         temporal, load_windows = self.in_time.prepare_load(windows)
         learner = self.learner.new()
         with reading("the optimizer of the synthesizers"):
-            for name in saved["order"]:
-                learner.add({**interfaces, **temporal}[name].trained(), name)
+            built = {**interfaces, **temporal}
+            order = listed(saved["order"])
+            if sorted(order) != sorted(built):
+                raise ValueError(f"it trains {order}, and there are {[*built]}")
+            for name in order:
+                learner.add(built[name].trained(), name)
             learner.load_state_dict(saved)
-        self.learner.replace_by(learner)
-        for load in (*loads, load_cuts, load_windows, load_fit):
-            load()
+
+        def load_all() -> None:
+            self.learner.replace_by(learner)
+            for load in (*loads, load_cuts, load_windows):
+                load()
+
+        return load_all
+
+    def _without_interfaces(self, steps: int) -> dict[str, Any]:
+        """Return the saved tree of a wrapper that has no interface yet."""
+        tree = {
+            "interfaces": {},
+            "cuts": {
+                **self.cuts.state_dict(),
+                "passed_over": {},
+                "error": None,
+                "parts": [],
+                "interfaces": {},
+            },
+            "copied": {},
+            "learner": {**self.learner.new().state_dict(), "steps": steps},
+            "windows": {},
+        }
+        read: dict[str, Any] = unflatten(flatten(tree))
+        return read
 
 
 def _in_time(

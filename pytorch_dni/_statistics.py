@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ._checkpoint import number, tensor
 from ._normalization import DECAY, Scalar, SMALLEST_UNIT
 
 _EVERY = 8  # one update of so many is measured, after the first ones
@@ -128,7 +129,7 @@ class RunningMoments:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from a saved state."""
-        self.values.copy_(state["values"])
-        self.updates, self.samples = int(state["updates"]), int(state["samples"])
+        self.values.copy_(tensor(state["values"], self.values.shape, self.values.dtype))
+        self.updates, self.samples = number(state["updates"]), number(state["samples"])
         if self.samples:
             self._set_ratio()

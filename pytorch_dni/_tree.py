@@ -13,6 +13,15 @@ _CLOSED = (type, FunctionType, ModuleType, torch.nn.Module)  # not looked into f
 _MOST_VALUES = 10_000
 
 
+def sizes(value: Any) -> list[int]:
+    """Return a saved list of sizes; ``TypeError`` or ``ValueError`` where it is none."""
+    if not isinstance(value, Tensor) or value.dtype != torch.int64 or value.dim() != 1:
+        raise TypeError(f"{value!r} is no list of whole numbers")
+    if (value < 0).any():
+        raise ValueError(f"{value.tolist()} holds negative sizes")
+    return [*value.tolist()]
+
+
 class TensorSpec(NamedTuple):
     """Shape and type of a tensor.
 
@@ -28,6 +37,17 @@ class TensorSpec(NamedTuple):
     def of(cls, tensor: Tensor) -> "TensorSpec":
         """Return the specification of a tensor."""
         return cls([*tensor.shape], str(tensor.dtype).removeprefix("torch."))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the specification as plain data and tensors."""
+        # A tensor, whose size does not change with the numbers in it.
+        shape = torch.tensor(self.shape, dtype=torch.int64, device="cpu")
+        return {"shape": shape, "dtype": self.dtype}
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> "TensorSpec":
+        """Return a specification that was saved."""
+        return cls(sizes(state["shape"]), state["dtype"])
 
     def zeros(self, device: torch.device) -> Tensor:
         """Return a tensor of zeros of this shape and type.

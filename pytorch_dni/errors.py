@@ -27,8 +27,11 @@ class ContextShapeError(ContextError):
     """The shape of a context does not fit the activation; its kind and its values may be right."""
 
 
-class CheckpointError(DNIError):
-    """A checkpoint does not fit the wrapper that it is loaded into."""
+class CheckpointError(DNIError, RuntimeError):
+    """A checkpoint does not fit the wrapper that it is loaded into.
+
+    It is a ``RuntimeError`` too, which ``load_state_dict`` of PyTorch raises.
+    """
 
 
 def describe(name: str, module: nn.Module | None) -> str:

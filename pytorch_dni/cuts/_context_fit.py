@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from typing import Any, Protocol
 
 from torch import Tensor
@@ -160,9 +160,19 @@ class ContextFit:
         """Return the state as plain data."""
         return {**self.passed_over}
 
-    def prepare_load(self, state: Any) -> Callable[[], None]:
-        """Read a saved state, and return a function that loads it; it cannot fail."""
-        saved = {text(name): text(reason) for name, reason in mapping(state).items()}
+    def prepare_load(self, state: Any, cuts: Container[str]) -> Callable[[], None]:
+        """Read a saved state, and return a function that loads it; it cannot fail.
+
+        Args:
+            state: The saved state.
+            cuts: Names of the saved cuts, whose interfaces are loaded before.
+
+        Raises:
+            TypeError, ValueError: It does not fit the cuts.
+        """
+        saved = {name: text(reason) for name, reason in mapping(state).items()}
+        if not all(name in cuts for name in saved):
+            raise ValueError(f"{[*saved]} are not all cuts")
 
         def load() -> None:
             self.passed_over, self._kind = {}, None

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import nn, Tensor
 
-from .._checkpoint import building, mapping, reading
+from .._checkpoint import building, loading, mapping, reading
+from .._tensors import Fixed
 from .._tree import TensorSpec
 from ..errors import CheckpointError
 from ..interfaces import BidirectionalInterface
@@ -50,6 +51,11 @@ class InterfaceSet:
     def by_name(self) -> Mapping[str, Interface]:
         """The interfaces by qualified name."""
         return self._interfaces
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is no interface, not even one that is left out."""
+        return not (self._interfaces or self._left_out)
 
     def get(self, name: str) -> Interface | None:
         """Return the interface at a cut; None before there is one."""
@@ -166,16 +172,19 @@ class InterfaceSet:
     def state_dict(self) -> dict[str, Any]:
         """Return the state as plain data and tensors."""
         return {
-            "takes_error": self._factory.takes_error,
-            "input": None if self._input is None else [*self._input],
+            "takes_error": Fixed(self._factory.takes_error),
+            "input": None if self._input is None else self._input.state_dict(),
             "interfaces": {
-                name: {"spec": [*self._activations[name]], "state": interface.state_dict()}
+                name: {
+                    "spec": self._activations[name].state_dict(),
+                    **interface.state_dict(),
+                }
                 for name, interface in {**self._interfaces, **self._left_out}.items()
             },
         }
 
     def prepare_load(
-        self, state: dict[str, Any], sites: Mapping[str, Site], error: ErrorPlace | None
+        self, state: Mapping[str, Any], sites: Mapping[str, Site], error: ErrorPlace | None
     ) -> tuple[dict[str, Interface], Callable[[], None]]:
         """Build the interfaces of a saved state, and return them with a function to load them.
 
@@ -192,11 +201,15 @@ class InterfaceSet:
         device = next((p.device for p in self._network.parameters()), torch.device("cpu"))
         built: dict[str, Interface] = {}
         with reading("the list of interfaces"):
-            input = None if state["input"] is None else TensorSpec(*state["input"])
+            input = state["input"]
             entries = mapping(state["interfaces"])
-            saved = {name: entry["state"] for name, entry in entries.items()}
-            specs = {name: TensorSpec(*entry["spec"]) for name, entry in entries.items()}
+            saved = {
+                name: {key: value for key, value in mapping(entry).items() if key != "spec"}
+                for name, entry in entries.items()
+            }
+            specs = {name: TensorSpec.from_state(entry["spec"]) for name, entry in entries.items()}
             activations = {name: spec.zeros(device) for name, spec in specs.items()}
+            input = None if input is None else TensorSpec.from_state(input)
             example = None if input is None else input.zeros(device)
             self._check_level(state["takes_error"], error)
         for name, activation in activations.items():
@@ -236,6 +249,6 @@ class InterfaceSet:
             )
         with building(name):
             interface = self.build(sites[name], activation, input, error)
-        with reading(f"interface {name!r}"):
+        with loading(name):
             interface.load_state_dict(state)
         return interface

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from .._checkpoint import reading
+from .._checkpoint import flag, reading
+from .._tensors import Fixed
 from ..placement import CutPlan, FirstRun, merged, Part, Site
 from ._compilation import CompiledParts
 from ._context_fit import ContextFit
@@ -183,12 +184,8 @@ class Cuts:
             self._first_pass.begin(args, kwargs)
 
     def _apply_plan(self, plan: CutPlan, example: bool) -> Mapping[str, Interface]:
-        activations = {
-            site.name: plan.activations[site.name]
-            for site in plan.sites
-            if site.name in plan.activations
-            and (example or plan.activations[site.name].requires_grad)
-        }
+        seen = plan.activations.items()
+        activations = {name: a for name, a in seen if example or a.requires_grad}
         built, place = self._interfaces.build_all(plan.sites, activations, plan.error)
         # Activations on the meta device have no values: a later pass builds their interfaces.
         built = {name: i for name, i in built.items() if not activations[name].is_meta}
@@ -265,13 +262,14 @@ class Cuts:
         """Return the state as plain data and tensors."""
         return {
             **self._places.state_dict(),
-            "placed": self.placed,
+            "placed": Fixed(self.placed),
+            "passed_over": self._fit.state_dict(),
             "error": self._errors.state_dict(),
             **self._interfaces.state_dict(),
         }
 
     def prepare_load(
-        self, state: dict[str, Any]
+        self, state: Mapping[str, Any]
     ) -> tuple[dict[str, Interface], Callable[[], None]]:
         """Build the interfaces of a saved state, and return them with a function to load them.
 
@@ -281,20 +279,19 @@ class Cuts:
             CheckpointError: The state does not fit the network or the wrapper's arguments.
         """
         places = CutPlaces.read(state, self._network)
-        with reading("the place of the error"):
-            placed = bool(state["placed"])
-            place, load_place = self._errors.prepare_load(state["error"])
+        with reading("what is at the cuts"):
+            placed = flag(state["placed"])
+            load_fit = self._fit.prepare_load(state["passed_over"], places.sites)
+            place, load_place = self._errors.prepare_load(state["error"], places.sites)
         interfaces, load_interfaces = self._interfaces.prepare_load(state, places.sites, place)
 
         def load() -> None:
             load_interfaces()
+            load_fit()
             load_place()
             self._places = places
             if placed:
-                registered = bool(self._handles)
-                self._handles.remove()
                 self._set_places(places, None)
-                if registered:
-                    self.register()
+                self._register_anew()
 
         return interfaces, load

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn, Tensor
 
+from .._saved import LoadedWhole
 from .._statistics import InterfaceStats
 from ..context import Context, current_context
 from ._autograd import cross
@@ -19,7 +20,7 @@ from ._gradient_crossing import CutPolicy
 from ._learner import Learner, Trained
 
 
-class BidirectionalInterface(nn.Module):
+class BidirectionalInterface(LoadedWhole):
     """Predicts the activation for later layers, and the gradient for earlier layers.
 
     Called inside a network, it does both at one point, and no part waits for another::

@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Container, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from .._checkpoint import number, text
+import torch
+
+from .._checkpoint import listed, mapping, text
+from .._tensors import Fixed
 from .._torch import storage_number
+from .._tree import sizes
 from ._calls import Call
 from ._layers import is_unit
 from ._sites import Site
@@ -29,10 +33,18 @@ class Part(NamedTuple):
     parameters: int
     bytes: int
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return the part as plain data and tensors."""
+        counts = torch.tensor([self.parameters, self.bytes], dtype=torch.int64, device="cpu")
+        return {"cut": self.cut, "modules": Fixed(self.modules), "counts": counts}
+
     @classmethod
-    def of_state(cls, cut: Any, modules: Any, parameters: Any, size: Any) -> Part:
+    def from_state(cls, state: Any) -> Part:
         """Return a part that was saved."""
-        return cls(text(cut), [text(name) for name in modules], number(parameters), number(size))
+        saved = mapping(state)
+        parameters, size = sizes(saved["counts"])
+        modules = [text(name) for name in listed(saved["modules"])]
+        return cls(text(saved["cut"]), modules, parameters, size)
 
 
 def merged(parts: Sequence[Part], passed_over: Container[str]) -> Sequence[Part]:

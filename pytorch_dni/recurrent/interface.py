@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import nn, Tensor
 
+from .._checkpoint import number
 from .._checks import whole
 from .._normalization import RunningScale
 from .._tree import floating_tensors
@@ -76,10 +77,9 @@ class TemporalInterface(BackwardInterface):
 
     def _add_auxiliary(self) -> None:
         auxiliary = auxiliary_for(self.synthesizer, self.owner, self.moments.values)
-        if self.trains_itself:
-            object.__setattr__(self, "auxiliary", auxiliary)  # no submodule, as the synthesizer
-        else:
-            self.auxiliary = auxiliary
+        # No submodule, as the synthesizer, where it is trained here.
+        set_attribute = object.__setattr__ if self.trains_itself else nn.Module.__setattr__
+        set_attribute(self, "auxiliary", auxiliary)
         self.learner.add([(auxiliary, DNI_Network.default_lr)], self.name or "")
 
     def trained(self) -> list[Trained]:
@@ -277,17 +277,17 @@ class TemporalInterface(BackwardInterface):
             self.learn_from(trigger, context, true)
         return None
 
-    def get_extra_state(self) -> dict[str, Any]:
+    def saved_tree(self) -> dict[str, Any]:
         """Return the state of the base class, of the guard, and of the auxiliary task."""
         own: dict[str, Any] = {"windows": self.windows, "injects": self.guard.state_dict()}
         if self.auxiliary is not None and self.trains_itself:
-            own["auxiliary"] = self.auxiliary.state_dict()
-        return {**super().get_extra_state(), **own}
+            own["auxiliary"] = {**self.auxiliary.state_dict()}
+        return {**super().saved_tree(), **own}
 
-    def set_extra_state(self, state: dict[str, Any]) -> None:
+    def load_tree(self, state: Mapping[str, Any]) -> None:
         """Continue from a saved state."""
-        super().set_extra_state(state)
-        self.windows = int(state["windows"])
+        super().load_tree(state)
+        self.windows = number(state["windows"])
         self.guard.load_state_dict(state["injects"])
         if self.auxiliary is not None and self.trains_itself:
             self.auxiliary.load_state_dict(state["auxiliary"])
