@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from torch import nn
 from torch.optim import Optimizer
 
+from ._checks import check_flag
 from ._torch import forward_hooks
 from .cuts import UpdatePolicy
 from .cuts._factory import class_takes_error
@@ -15,6 +16,7 @@ from .cuts._hooks import is_hooked
 from .errors import describe, DNIError, SelectionError
 from .placement import Layers, select, Selection, Site, takes_hooks
 from .recurrent import FutureGradient, StateSpec
+from .recurrent.future import check_future
 from .recurrent.spec import resolve
 
 Recurrent = bool | Mapping[str, StateSpec | None] | None
@@ -49,6 +51,8 @@ def choose_places(
     Raises:
         DNIError: The arguments contradict each other, or name something that is not there.
     """
+    check_flag("recursive", recursive)
+    check_flag("skip_last_layer", skip_last_layer)
     if not recursive and layers is not None:
         raise SelectionError("layers and recursive=False exclude each other: give one of them")
     states = resolve(network, recurrent, spatial=layers is not None or not recursive)
@@ -109,6 +113,7 @@ def choose_unlock(
     Raises:
         DNIError: The level contradicts another argument.
     """
+    _check_kinds(eager, dni_params)
     takes = isinstance(dni_network, type) and class_takes_error(dni_network, dni_params or {})
     at_output = bool(places.sites)
     if unlock is None:
@@ -135,6 +140,12 @@ def choose_unlock(
     return unlock
 
 
+def _check_kinds(eager: object, dni_params: object) -> None:
+    check_flag("eager", eager)
+    if dni_params is not None and not isinstance(dni_params, Mapping):
+        raise DNIError(f"dni_params must be a mapping or None, not {type(dni_params).__name__}")
+
+
 def check_combination(
     places: Places,
     full_unlock: bool,
@@ -157,7 +168,7 @@ def check_combination(
             "exact_every takes cuts in space alone, and neither eager, unlock='full' nor "
             "update_probability: its own steps have no true gradients"
         )
-    future = FutureGradient() if future is None else future
+    future = check_future(future)
     if future.target != "bootstrap" and places.in_space:
         raise DNIError(
             f"future: target={future.target!r} runs windows again, and cuts in space would learn "

@@ -106,6 +106,8 @@ def gradients(network: nn.Module, closure: Closure, parameters: nn.Module) -> di
     Raises:
         DNIError: The closure returns no loss.
     """
+    if not callable(closure):
+        raise DNIError(f"audit() takes a function of the network, not {type(closure).__name__}")
     for parameter in parameters.parameters():
         parameter.grad = None
     with torch.random.fork_rng(), torch.enable_grad():

@@ -10,6 +10,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ._checkpoint import mean_square as read_mean_square
+from ._checkpoint import number
+
 DECAY = 0.99
 _TINY = 1e-37  # under a mean square: prevents 0 / 0 while only zeros have come
 SMALLEST_UNIT = _TINY**0.5
@@ -79,14 +82,18 @@ class RunningScale:
     def apply(self, update: ScaleUpdate) -> Callable[[], None]:
         """Apply an update, also where others have been applied since it was computed.
 
+        On the CPU, one that is not finite (loss scaling makes some on purpose) does not count.
+
         Returns:
             What takes it back.
         """
-        before = self._mean_square, self.count
-        unchanged = update.before is self._mean_square
-        self._mean_square = update.after if unchanged else self._after(update.mean_square)
-        self.count += 1
-        return partial(self._restore, *before)
+        before = self._mean_square
+        undo = partial(self._restore, before, self.count)
+        if isinstance(update.mean_square, Tensor) or math.isfinite(update.mean_square):
+            unchanged = update.before is before
+            self._mean_square = update.after if unchanged else self._after(update.mean_square)
+            self.count += 1
+        return undo
 
     def _restore(self, mean_square: Scalar, count: int) -> None:
         self._mean_square, self.count = mean_square, count
@@ -114,10 +121,9 @@ class RunningScale:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from a saved state."""
-        number = float(state["mean_square"])
-        tensor = self._mean_square
-        self._mean_square = tensor.new_full((), number) if isinstance(tensor, Tensor) else number
-        self.count = int(state["count"])
+        saved, like = read_mean_square(state["mean_square"]), self._mean_square
+        self.count = number(state["count"])
+        self._mean_square = like.new_full((), saved) if isinstance(like, Tensor) else saved
 
 
 def _zero_if_not_finite(number: Scalar) -> Scalar:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
 
 from ._arguments import Places
-from ._checkpoint import check_format, FORMAT, reading
+from ._checkpoint import listed, mapping, number, reading
+from ._refusal import Refusal
+from ._saved import Load
+from ._tensors import flatten, unflatten
 from ._training_calls import TrainingThread
 from .cuts import (
+    ContextFit,
     CutMethod,
     Cuts,
     ExactEveryCuts,
@@ -23,6 +28,7 @@ from .cuts import (
     UpdatePolicy,
 )
 from .eager import EagerCuts
+from .errors import DNIError
 from .interfaces._learner import Learner
 from .placement import FirstRun
 from .recurrent import FutureGradient
@@ -50,6 +56,7 @@ class Rooms:
         thread: Lets forward passes of training run in one thread at a time.
         in_space: The interfaces of cuts in space.
         errors: Takes the error of each forward pass.
+        fit: The cuts that the context fits.
         cuts: The cuts in space.
         in_time: The cuts in time.
     """
@@ -82,7 +89,10 @@ class Rooms:
         first_run = None
         if places.selection is not None:
             first_run = FirstRun(network, places.selection, places.skip_last_layer, eager)
-        shared = (self.in_space, inputs, self.errors, method, hooks)
+        automatic = places.selection is not None and places.selection.automatic
+        self.fit = ContextFit(self.in_space, inputs, automatic)
+        self._refusal = Refusal(network)
+        shared = (self.in_space, self.fit, inputs, self.errors, method, hooks)
         self.cuts = Cuts(network, first_run, places.sites, *shared)
         self.in_time = _in_time(network, places, factory, learner, policy, future)
 
@@ -91,10 +101,30 @@ class Rooms:
         self.cuts.register()
         self.in_time.register()
 
-    def drop_pass(self) -> None:
+    def begin_pass(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Begin a forward pass of the network with these arguments.
+
+        Raises:
+            ContextError: The kind or the values of the context do not suit an interface.
+        """
+        if self._refusal.begin(args, kwargs):
+            self.fit.begin(self.in_time.interfaces.values())
+
+    def end_pass(self) -> None:
+        """End a forward pass.
+
+        Raises:
+            ContextError: The context fits no cut.
+        """
+        self.fit.end()
+        self._refusal.accept()
+
+    def drop_pass(self, error: BaseException) -> None:
         """Drop a forward pass that raised: nothing has changed by it."""
         self.cuts.drop_pass()
         self.in_time.drop_window()
+        self.fit.drop()
+        self._refusal.restore(isinstance(error, DNIError))
 
     def detach_hooks(self) -> None:
         """Remove the hooks of all cuts."""
@@ -107,41 +137,84 @@ class Rooms:
         self.cuts.close()
         self.learner.close()
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return the state as plain data and tensors."""
+    def saved_head(self) -> dict[str, int | float]:
+        """Return the numbers that a wrapper has from the beginning."""
+        return {"steps": self.learner.steps, **self.policy.state_dict()}
+
+    def saved_tree(self) -> dict[str, Any] | None:
+        """Return the rest of the state; None before there is an interface.
+
+        Copies of a wrapper that tools made before its first pass then have the entries of the
+        network and of the head alone, in the same order.
+        """
+        if self.in_space.empty and not self.in_time.interfaces:
+            return None
+        cuts = self.cuts.state_dict()
         return {
-            "format": FORMAT,
-            "cuts": self.cuts.state_dict(),
-            "windows": self.in_time.state_dict(),
-            "copied": self._copies.state_dict(),
-            "policy": self.policy.state_dict(),
+            "interfaces": cuts.pop("interfaces"),
+            "cuts": cuts,
+            "copied": self._copies.state_dict(self.in_space.by_name),
             "learner": self.learner.state_dict(),
+            "windows": self.in_time.state_dict(),
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from a saved state: everything is read and built first, and then replaced.
+    def prepare_load(self, head: Mapping[str, Any], tree: Any) -> Load:
+        """Read and build everything of a saved state, and return a function that replaces it.
+
+        That function cannot fail.
 
         Raises:
-            CheckpointError: It does not fit this network or this wrapper's arguments. Nothing has
-                changed.
+            CheckpointError: It does not fit this network or this wrapper's arguments.
         """
-        check_format(state)
         with reading("its list of entries"):
-            cuts, windows, saved = state["cuts"], state["windows"], state["learner"]
+            steps = number(head["steps"])
+            if tree is None:
+                tree = self._without_interfaces(steps)
+            cuts = {**mapping(tree["cuts"]), "interfaces": tree["interfaces"]}
+            windows = mapping(tree["windows"])
+            saved = mapping(tree["learner"])
+            if number(saved["steps"]) != steps:
+                raise ValueError("two counts of steps differ")
             loads = [
-                self._copies.prepare_load(state["copied"]),
-                self.policy.prepare_load(state["policy"]),
+                self._copies.prepare_load(tree["copied"]),
+                self.policy.prepare_load(head),
             ]
         interfaces, load_cuts = self.cuts.prepare_load(cuts)
         temporal, load_windows = self.in_time.prepare_load(windows)
         learner = self.learner.new()
         with reading("the optimizer of the synthesizers"):
-            for name in saved["order"]:
-                learner.add({**interfaces, **temporal}[name].trained(), name)
+            built = {**interfaces, **temporal}
+            order = listed(saved["order"])
+            if sorted(order) != sorted(built):
+                raise ValueError(f"it trains {order}, and there are {[*built]}")
+            for name in order:
+                learner.add(built[name].trained(), name)
             learner.load_state_dict(saved)
-        self.learner.replace_by(learner)
-        for load in (*loads, load_cuts, load_windows):
-            load()
+
+        def load_all() -> None:
+            self.learner.replace_by(learner)
+            for load in (*loads, load_cuts, load_windows):
+                load()
+
+        return load_all
+
+    def _without_interfaces(self, steps: int) -> dict[str, Any]:
+        """Return the saved tree of a wrapper that has no interface yet."""
+        tree = {
+            "interfaces": {},
+            "cuts": {
+                **self.cuts.state_dict(),
+                "passed_over": {},
+                "error": None,
+                "parts": [],
+                "interfaces": {},
+            },
+            "copied": {},
+            "learner": {**self.learner.new().state_dict(), "steps": steps},
+            "windows": {},
+        }
+        read: dict[str, Any] = unflatten(flatten(tree))
+        return read
 
 
 def _in_time(

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ._checkpoint import number, tensor
 from ._normalization import DECAY, Scalar, SMALLEST_UNIT
 
 _EVERY = 8  # one update of so many is measured, after the first ones
@@ -68,7 +69,8 @@ class RunningMoments:
             gain: Factor that the synthetic message holds and that is left out of the moments.
 
         Returns:
-            The three means of this pair, for :meth:`apply`; None where the update is not due.
+            The three means of this pair, for :meth:`apply`; None where the update is not due, or,
+            on the CPU, where they are not finite: an overflow must not count.
         """
         if not self.due:
             return None
@@ -77,7 +79,10 @@ class RunningMoments:
         if gain is not None:
             sums[0] /= gain * gain
             sums[1] /= gain
-        return sums.div_(max(t.numel(), 1)).nan_to_num_(0.0, 0.0, 0.0)
+        sums.div_(max(t.numel(), 1))
+        if sums.device.type == "cpu":
+            return sums if math.isfinite(sums.sum()) else None
+        return sums.nan_to_num_(0.0, 0.0, 0.0)
 
     def apply(self, sample: Tensor | None) -> Callable[[], None]:
         """Count an update, and what was measured of it.
@@ -124,7 +129,7 @@ class RunningMoments:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from a saved state."""
-        self.values.copy_(state["values"])
-        self.updates, self.samples = int(state["updates"]), int(state["samples"])
+        self.values.copy_(tensor(state["values"], self.values.shape, self.values.dtype))
+        self.updates, self.samples = number(state["updates"]), number(state["samples"])
         if self.samples:
             self._set_ratio()

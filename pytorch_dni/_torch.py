@@ -15,6 +15,7 @@ import torch
 from torch import nn, Tensor
 from torch._compile import _disable_dynamo
 from torch.autograd import forward_ad as _forward_ad
+from torch.autograd.grad_mode import _unsafe_preserve_version_counter
 from torch.autograd.graph import _engine_run_backward, GradientEdge, Node
 from torch.optim import Optimizer
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -131,6 +132,15 @@ def version(tensor: Tensor) -> int:
     """
     count: int = tensor._version
     return count
+
+
+def overwrite(tensor: Tensor, values: Tensor) -> None:
+    """Give a tensor other values without counting it as a change in place.
+
+    For values that are restored: a graph that saved the tensor before is still valid.
+    """
+    with torch.no_grad(), _unsafe_preserve_version_counter(tensor):
+        tensor.copy_(values)
 
 
 def creation_number(node: Node) -> int:

@@ -2,7 +2,7 @@
 
 import copy
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from types import FunctionType, ModuleType
 from typing import Any, NamedTuple
 
@@ -11,6 +11,15 @@ from torch import nn, Tensor
 
 _CLOSED = (type, FunctionType, ModuleType, torch.nn.Module)  # not looked into for tensors
 _MOST_VALUES = 10_000
+
+
+def sizes(value: Any) -> list[int]:
+    """Return a saved list of sizes; ``TypeError`` or ``ValueError`` where it is none."""
+    if not isinstance(value, Tensor) or value.dtype != torch.int64 or value.dim() != 1:
+        raise TypeError(f"{value!r} is no list of whole numbers")
+    if (value < 0).any():
+        raise ValueError(f"{value.tolist()} holds negative sizes")
+    return [*value.tolist()]
 
 
 class TensorSpec(NamedTuple):
@@ -28,6 +37,17 @@ class TensorSpec(NamedTuple):
     def of(cls, tensor: Tensor) -> "TensorSpec":
         """Return the specification of a tensor."""
         return cls([*tensor.shape], str(tensor.dtype).removeprefix("torch."))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the specification as plain data and tensors."""
+        # A tensor, whose size does not change with the numbers in it.
+        shape = torch.tensor(self.shape, dtype=torch.int64, device="cpu")
+        return {"shape": shape, "dtype": self.dtype}
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> "TensorSpec":
+        """Return a specification that was saved."""
+        return cls(sizes(state["shape"]), state["dtype"])
 
     def zeros(self, device: torch.device) -> Tensor:
         """Return a tensor of zeros of this shape and type.
@@ -157,12 +177,25 @@ def _children(value: object) -> Iterable[object]:
     ]
 
 
+def tensor_shapes(tree: object) -> tuple[object, ...]:
+    """Return the shapes of all tensors in tuples, lists and mappings, nested as they are."""
+    if isinstance(tree, Tensor):
+        return tree.shape
+    if isinstance(tree, Mapping):
+        tree = tree.values()
+    elif not isinstance(tree, (tuple, list)):
+        return ()
+    return tuple([tensor_shapes(child) for child in tree])
+
+
 def differentiable_tensors(output: object) -> list[Tensor]:
     """Return the floating-point tensors in a tree that require a gradient."""
     return [tensor for tensor in floating_tensors(output) if tensor.requires_grad]
 
 
-def replace_differentiable(output: Any, replace: Callable[[list[Tensor]], Sequence[Tensor]]) -> Any:
+def replace_differentiable(
+    output: Any, replace: Callable[[list[Tensor]], Sequence[Tensor]], or_all: bool = False
+) -> Any:
     """Return a tree with other tensors in the place of those that require a gradient.
 
     Where no container shows such a tensor, plain objects such as distributions are searched too;
@@ -171,18 +204,26 @@ def replace_differentiable(output: Any, replace: Callable[[list[Tensor]], Sequen
     Args:
         output: The tree.
         replace: Called with all these tensors; returns as many.
+        or_all: Replace all that could require a gradient where none does.
     """
-    found = [tensor for tensor in _tensors(output, None) if tensor.requires_grad]
-    objects = not found
-    if objects:
-        inside = _tensors(output, _ObjectSearch)
-        found = [*{id(tensor): tensor for tensor in inside if tensor.requires_grad}.values()]
+    found, objects = _found(output, lambda tensor: tensor.requires_grad)
+    if or_all and not found:
+        found, objects = _found(output, lambda t: t.is_floating_point() or t.is_complex())
     new = dict(zip(map(id, found), replace(found), strict=True))
 
     def other_tensor(tensor: Tensor) -> Tensor:
         return new.get(id(tensor), tensor)
 
-    return map_tensors(output, other_tensor, _ObjectCopies(other_tensor) if objects else None)
+    return map_tensors(output, other_tensor, _ObjectCopies(new, other_tensor) if objects else None)
+
+
+def _found(output: Any, fits: Callable[[Tensor], bool]) -> tuple[list[Tensor], bool]:
+    """Return the tensors of a tree that fit, and whether they are in plain objects alone."""
+    found = [tensor for tensor in _tensors(output, None) if fits(tensor)]
+    if found:
+        return found, False
+    inside = _tensors(output, _ObjectSearch)
+    return [*{id(tensor): tensor for tensor in inside if fits(tensor)}.values()], True
 
 
 def _tensors(output: Any, search: "type[_ObjectSearch] | None") -> list[Tensor]:
@@ -217,20 +258,23 @@ class _ObjectSearch:
 
 
 class _ObjectCopies:
-    """Replaces plain objects that hold a tensor by copies that hold the function's results.
+    """Replaces plain objects that hold one of some tensors by copies with the function's results.
 
     Args:
-        function: Called with each tensor that requires a gradient.
+        chosen: The tensors, by their ids.
+        function: Called with each tensor.
     """
 
-    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+    def __init__(self, chosen: Container[int], function: Callable[[Tensor], Tensor]) -> None:
+        self._chosen = chosen
         self._function = function
         self._copies: dict[int, tuple[object, object]] = {}
 
     def __call__(self, item: Any) -> Any:
         if id(item) in self._copies:
             return self._copies[id(item)][1]
-        if not _is_plain(item) or not any(t.requires_grad for t in _tensors(item, _ObjectSearch)):
+        chosen = self._chosen
+        if not _is_plain(item) or not any(id(t) in chosen for t in _tensors(item, _ObjectSearch)):
             return item
         copied = object.__new__(type(item))
         self._copies[id(item)] = item, copied

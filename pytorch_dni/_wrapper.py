@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import inspect
+from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, TYPE_CHECKING
 
@@ -10,7 +11,9 @@ import torch
 from torch import nn, Tensor
 from torch.compiler import is_dynamo_compiling
 
+from ._forward import is_signed, signed_forward
 from ._rooms import Rooms
+from ._saved import Load, SavedModule
 from ._torch import apply_to_tensors, uncompiled
 from .cuts import Interface
 
@@ -18,7 +21,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 
-class NetworkWrapper(nn.Module):
+class NetworkWrapper(SavedModule):
     """Stands for a network: calls, modes, attributes, moves and checkpoints reach it.
 
     Args:
@@ -34,6 +37,22 @@ class NetworkWrapper(nn.Module):
         self.network = network
         self.training = network.training
         rooms.register()
+        self._sign_forward()
+
+    def _sign_forward(self) -> None:
+        """Give ``forward`` the signature of the network's; in the class there is none for all."""
+        method = signed_forward(self, self.network)
+        if method is not None:
+            self.forward = method  # type: ignore[method-assign]
+
+    def __getstate__(self) -> dict[str, Any]:
+        # The method's function is found in no module, so that it could not be pickled.
+        return {k: v for k, v in self.__dict__.items() if k != "forward" or not is_signed(self, v)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        if "forward" not in self.__dict__:
+            self._sign_forward()
 
     @property
     def interfaces(self) -> Mapping[str, Interface]:
@@ -44,7 +63,10 @@ class NetworkWrapper(nn.Module):
         return MappingProxyType({**self._rooms.in_space.by_name, **self._rooms.in_time.interfaces})
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the network's own forward pass; ``torch.compile`` of the wrapper leaves it as is."""
+        """Run the network's own forward pass, which ``torch.compile`` leaves as it is.
+
+        It takes what that takes.
+        """
         if is_dynamo_compiling():
             return self._run_uncompiled(*args, **kwargs)
         return self._run(*args, **kwargs)
@@ -59,9 +81,12 @@ class NetworkWrapper(nn.Module):
         try:
             if training:
                 rooms.register()
-            return self.network(*args, **kwargs)
-        except BaseException:
-            rooms.drop_pass()
+            rooms.begin_pass(args, kwargs)
+            output = self.network(*args, **kwargs)
+            rooms.end_pass()
+            return output
+        except BaseException as error:
+            rooms.drop_pass(error)
             raise
         finally:
             if outermost:
@@ -86,10 +111,30 @@ class NetworkWrapper(nn.Module):
         try:
             return super().__getattr__(name)
         except AttributeError:
+            own = inspect.getattr_static(type(self), name, None)
+            if isinstance(own, property):
+                return own.__get__(self)  # it has raised, and does so again
             network = self.__dict__.get("_modules", {}).get("network")
             if network is None:
                 raise
             return getattr(network, name)
+
+    # Python looks these up in the class alone.
+
+    def __bool__(self) -> bool:
+        return True  # and not whether its length is zero
+
+    def __len__(self) -> int:
+        return len(self.network)  # type: ignore[arg-type]
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.network[index]  # type: ignore[index]
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.network)  # type: ignore[call-overload, no-any-return]
+
+    def __contains__(self, item: object) -> bool:
+        return item in self.network  # type: ignore[operator]
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         # The synthesizers are no submodules (their parameters are not the user's to train), but
@@ -100,15 +145,31 @@ class NetworkWrapper(nn.Module):
         self._rooms.learner.move_state()
         return self
 
-    def get_extra_state(self) -> dict[str, Any]:
-        """Return synthesizers, normalisation and optimizer for ``state_dict``, as plain data."""
-        return self._rooms.state_dict()
+    def saved_head(self) -> dict[str, int | float]:
+        """Return the numbers of the state that are there always, by name."""
+        return self._rooms.saved_head()
 
-    def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Continue from a saved state, in a wrapper that has run as well as in a fresh one.
+    def saved_tree(self) -> dict[str, Any] | None:
+        """Return synthesizers, normalisation and optimizer; None before there are any."""
+        return self._rooms.saved_tree()
+
+    def prepare_load(self, head: Mapping[str, Any], tree: Any) -> Load:
+        """Read a saved state, for a wrapper that has run as well as for a fresh one.
 
         Raises:
-            CheckpointError: It does not fit this network or this wrapper's arguments. Nothing has
-                changed.
+            CheckpointError: It does not fit this network or this wrapper's arguments.
         """
-        self._rooms.load_state_dict(state)
+        return self._rooms.prepare_load(head, tree)
+
+    def saved_as(self) -> str:
+        """Return what error messages call the wrapper."""
+        return "this wrapper"
+
+    def remedy(self, state_dict: Mapping[str, Any]) -> str:
+        """Return what an error message says to do about a state that does not fit."""
+        if state_dict.keys() & self.network.state_dict().keys():
+            return (
+                ". This is a state of the network without the wrapper: load it by "
+                "net.network.load_state_dict(state)"
+            )
+        return ""

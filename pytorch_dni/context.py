@@ -1,6 +1,6 @@
 """Contexts: what a synthesizer knows besides the activation, labels most of all (cDNI)."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 
@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .errors import ContextError
+from .errors import ContextError, ContextShapeError
 
 _IGNORED = -100  # the label that PyTorch's losses ignore
+_MOST_RESIZED = 4  # dimensions of batch and positions that PyTorch can resize
 
 
 class Context:
@@ -114,7 +115,7 @@ class Context:
             return features
         broadcast = _broadcast(features, positions)
         if broadcast is None:
-            raise ContextError(
+            raise ContextShapeError(
                 f"{owner}: a context of shape {tuple(self.raw.shape)} does not fit an "
                 f"activation of shape {tuple(trigger.shape)}: give one row for each of the "
                 f"activation's {positions[0] if positions else 1} samples"
@@ -129,6 +130,22 @@ def check_no_context(context: Context | None, owner: str) -> None:
             f"{owner} got a context, but takes none: give DNI context_size="
             "(the number of classes, or of features), or leave synthesizer_context out"
         )
+
+
+def _check_kind(context: object) -> None:
+    if not isinstance(context, Tensor):
+        raise ContextError(
+            f"a context must be a tensor of labels or of features, not {type(context).__name__}"
+        )
+    if context.is_complex() or context.layout != torch.strided:
+        raise ContextError(
+            "a context must be a dense tensor of integer labels or of floating-point features, "
+            f"not of {context.dtype} with layout {context.layout}"
+        )
+    # On an accelerator the check would stall the queue.
+    on_cpu = context.is_floating_point() and context.device.type == "cpu"
+    if on_cpu and not context.isfinite().all():
+        raise ContextError("a context holds numbers that are not finite: replace them")
 
 
 def _check_range(labels: Tensor, size: int, owner: str) -> None:
@@ -153,12 +170,28 @@ def _broadcast(features: Tensor, positions: list[int]) -> Tensor | None:
         shape = [*leading, *[1] * missing, size]
     elif leading == positions[missing:]:
         shape = [*[1] * missing, *leading, size]
-    elif missing == 0 and len(positions) > 1 and leading[0] == positions[0]:
-        resized = F.interpolate(features.movedim(-1, 1), size=positions[1:], mode="nearest")
-        return resized.movedim(1, -1)
+    elif is_of_other_resolution(leading, positions):
+        return resized(features, positions[1:])
     else:
         return None
     return features.reshape(shape).expand(*positions, size)
+
+
+def is_of_other_resolution(leading: Sequence[int], positions: Sequence[int]) -> bool:
+    """Return whether a map or sequence can be resized to the positions of an activation.
+
+    Args:
+        leading: Shape of the context without its features.
+        positions: Shape of the activation without its features.
+    """
+    same_kind = len(leading) == len(positions) and 1 < len(positions) <= _MOST_RESIZED
+    return same_kind and leading[0] == positions[0] and all(leading) and all(positions)
+
+
+def resized(features: Tensor, positions: Sequence[int]) -> Tensor:
+    """Resize features ``(batch, *other, size)`` to positions by nearest neighbours."""
+    maps = features.movedim(-1, 1)
+    return F.interpolate(maps, size=[*positions], mode="nearest").movedim(1, -1)
 
 
 _current: ContextVar[Context | None] = ContextVar("synthesizer_context", default=None)
@@ -182,15 +215,16 @@ def synthesizer_context(context: Tensor | None) -> Iterator[None]:
             ``(batch, context_size)`` or ``(batch, *positions, context_size)``, taken as they are.
             Jaderberg et al. 2017, section 3.1: conditional DNI, cDNI.
 
+    Raises:
+        ContextError: It is no dense tensor of integers or of finite floating-point numbers.
+
     Example::
 
         with synthesizer_context(labels):
             output = net(images)
     """
-    if context is not None and not isinstance(context, Tensor):
-        raise ContextError(
-            f"a context must be a tensor of labels or of features, not {type(context).__name__}"
-        )
+    if context is not None:
+        _check_kind(context)
     token = _current.set(None if context is None else Context(context))
     try:
         yield

@@ -193,6 +193,9 @@ class DNI(NetworkWrapper):
 
         Notes name cuts before an activation function, and cuts that no pass has reached yet.
 
+        A line for each cut that is passed over says why: the wrapper found it by itself, and the
+        context does not fit the activation there.
+
         Activations are what the part's leaf modules returned in the pass that placed the cuts.
 
         Raises:
@@ -211,7 +214,8 @@ class DNI(NetworkWrapper):
             for name, interface in self.interfaces.items()
         }
         table = parts_table(self._rooms.cuts.parts, synthesizers)
-        notes = [*self._rooms.cuts.describe(), *self._rooms.errors.describe()]
+        rooms = self._rooms
+        notes = [*rooms.cuts.describe(), *rooms.errors.describe(), *rooms.fit.describe()]
         return "\n".join([table, f"unlock: {self._unlock}", *notes])
 
     def audit(self, closure: Callable[[Any], Tensor]) -> Audit:

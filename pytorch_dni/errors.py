@@ -15,12 +15,23 @@ class SynthesizerError(DNIError):
     """A synthesizer cannot be built, or its prediction does not fit the activation."""
 
 
+class SynthesizerDefectError(SynthesizerError):
+    """The user's own code raised an error where a synthesizer is built or asked."""
+
+
 class ContextError(DNIError):
     """A context is missing, unexpected, or does not fit the activation it belongs to."""
 
 
-class CheckpointError(DNIError):
-    """A checkpoint does not fit the wrapper that it is loaded into."""
+class ContextShapeError(ContextError):
+    """The shape of a context does not fit the activation; its kind and its values may be right."""
+
+
+class CheckpointError(DNIError, RuntimeError):
+    """A checkpoint does not fit the wrapper that it is loaded into.
+
+    It is a ``RuntimeError`` too, which ``load_state_dict`` of PyTorch raises.
+    """
 
 
 def describe(name: str, module: nn.Module | None) -> str:

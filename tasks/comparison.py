@@ -185,9 +185,13 @@ def _compare(
         "options": comparison_options.determining_options(args),
         "total": total,
     }
-    comparison.train(
-        total, args.every, lambda: folder.save({**kept, **comparison.state_dict()}, args.task)
-    )
+
+    def save() -> None:
+        folder.save({**kept, **comparison.state_dict()}, args.task)
+
+    if comparison.step == total:
+        save()  # the run before may have been killed between the checkpoint and the other files
+    comparison.train(total, args.every, save)
     note = task.summary_note and f"; {task.summary_note}"
     chance = f"chance error {100 * task.chance_error:.1f} %"
     print(f"{args.task}, {comparison.step} steps{note}; {chance}")

@@ -55,8 +55,9 @@ def write_atomically(path: Path, content: bytes, private: bool = False) -> None:
         return os.open(name, flags, 0o600 if private else 0o666)
 
     # The temporary file is in the same folder, hence on the same disk, where renaming is atomic.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.partial")
     try:
+        temporary.unlink(missing_ok=True)  # of a process that was killed
         with open(temporary, "xb", opener=create) as file:
             file.write(content)
             file.flush()

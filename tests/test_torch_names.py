@@ -148,6 +148,17 @@ def test_changes_in_place_are_counted():
     assert _torch.version(x) == before + 1
 
 
+def test_restored_values_are_not_counted_as_a_change():
+    saved = torch.ones(2)
+    weight = torch.ones(2, requires_grad=True)
+    product = (weight * saved).sum()
+    before = _torch.version(saved)
+    _torch.overwrite(saved, torch.tensor([2.0, 3.0]))
+    assert _torch.version(saved) == before
+    assert torch.equal(saved, torch.tensor([2.0, 3.0]))
+    product.backward()
+
+
 def test_later_nodes_have_higher_numbers_and_leaves_are_found():
     w = torch.ones(2, requires_grad=True)
     first = w * 2

@@ -1,6 +1,7 @@
 """Cuts: what stands at the cuts of a wrapped network."""
 
 from ._compilation import CompiledParts
+from ._context_fit import ContextFit
 from ._copies import InPlaceWatch, TriggerCopies
 from ._errors import PassErrors
 from ._exact_every import ExactEveryCuts
@@ -16,6 +17,7 @@ from ._schedule import Schedule
 __all__ = [
     "BPLambda",
     "CompiledParts",
+    "ContextFit",
     "CutMethod",
     "Cuts",
     "ExactEvery",

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from torch import Tensor
 
-from .._checkpoint import text
+from .._checkpoint import flag, mapping
 from .._torch import version
 
 
@@ -33,13 +34,13 @@ class TriggerCopies:
         """Have a cut copy its activation from now on."""
         self._changed.add(name)
 
-    def state_dict(self) -> list[str]:
-        """Return the state as plain data."""
-        return sorted(self._changed)
+    def state_dict(self, names: Iterable[str]) -> dict[str, bool]:
+        """Return the state of cuts as plain data."""
+        return {name: name in self._changed for name in names}
 
-    def prepare_load(self, state: Iterable[str]) -> Callable[[], None]:
+    def prepare_load(self, state: Any) -> Callable[[], None]:
         """Read a saved state, and return a function that loads it; it cannot fail."""
-        changed = {text(name) for name in state}
+        changed = {name for name, is_changed in mapping(state).items() if flag(is_changed)}
 
         def load() -> None:
             self._changed = changed

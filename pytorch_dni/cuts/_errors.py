@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from .._checkpoint import number, text
-from .._tree import differentiable_tensors
+from .._checkpoint import listed, number, text
+from .._tree import differentiable_tensors, sizes
 from ..interfaces._error import OutputError
 from ..placement import ErrorPlace
 
@@ -68,21 +69,38 @@ class PassErrors:
         if len(tensors) == 1:
             self.current.watch(tensors[0], self.place.feature_dim)
 
-    def state_dict(self) -> list[Any] | None:
-        """Return the state as plain data."""
-        return None if self.place is None else [*self.place]
+    def state_dict(self) -> dict[str, Any] | None:
+        """Return the state as plain data and tensors."""
+        if self.place is None:
+            return None
+        return {
+            **self.place._asdict(),
+            "shape": torch.tensor(self.place.shape, dtype=torch.int64, device="cpu"),
+        }
 
-    def prepare_load(self, state: Any) -> tuple[ErrorPlace | None, Callable[[], None]]:
-        """Read a saved state, and return its place with a function to load it; it cannot fail."""
+    def prepare_load(
+        self, state: Any, cuts: Container[str]
+    ) -> tuple[ErrorPlace | None, Callable[[], None]]:
+        """Read a saved state, and return its place with a function to load it; it cannot fail.
+
+        Args:
+            state: The saved state.
+            cuts: Names of the saved cuts.
+
+        Raises:
+            KeyError, TypeError, ValueError: It does not fit the cuts.
+        """
         place = None
         if state is not None:
-            cut, shape, dim, residual = state
-            place = ErrorPlace(
-                None if cut is None else text(cut),
-                [number(size) for size in shape],
-                number(dim + 1) - 1,
-                [text(name) for name in residual],
-            )
+            shape = sizes(state["shape"])
+            dim = state["feature_dim"]
+            if number(dim + 1) > len(shape):
+                raise ValueError(f"feature dimension {dim} of shape {shape}")
+            cut = state["cut"]
+            if cut is not None and text(cut) not in cuts:
+                raise ValueError(f"{cut!r} is no cut")
+            residual = [text(name) for name in listed(state["residual"])]
+            place = ErrorPlace(cut, shape, dim, residual)
 
         def load() -> None:
             self.place = place

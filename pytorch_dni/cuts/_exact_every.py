@@ -94,7 +94,8 @@ class ExactEveryCuts(CutMethod):
         holds_error = not self._errors.at_last_cut
         kind = type(output).__name__
         attach = partial(running.attach, holds_error=holds_error, kind=kind)
-        return replace_differentiable(output, attach)
+        # Behind frozen layers the detached activations leave an output without a gradient.
+        return replace_differentiable(output, attach, or_all=running.has_cuts)
 
     def cancel(self) -> None:
         """Drop a forward pass that ended otherwise."""
@@ -137,6 +138,11 @@ class DetachedPass:
         self._delivery = watch
         self._cuts: list[_DetachedCut] = []
         self._activations: list[Tensor] = []
+
+    @property
+    def has_cuts(self) -> bool:
+        """Whether the pass has reached a cut whose part has not been connected yet."""
+        return bool(self._cuts)
 
     def pass_cut(
         self, name: str, interface: BackwardInterface, activation: Tensor, context: Context | None

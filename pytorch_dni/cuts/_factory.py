@@ -5,12 +5,13 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, cast, TypeAlias
 
 import torch
 from torch import nn, Tensor
 
-from ..errors import describe, DNIError, SynthesizerError
+from ..errors import describe, DNIError, SynthesizerDefectError, SynthesizerError
 from ..interfaces import BackwardInterface, BidirectionalInterface, ForwardInterface
 from ..placement import ErrorPlace, Site
 from ..placement import feature_dim as find_feature_dim
@@ -154,23 +155,21 @@ class SynthesizerFactory:
         """
         kind = self._dni_network
         if kind is not None and not isinstance(kind, type):
-            built = kind(name, module, output.detach())
-            if not isinstance(built, nn.Module):
-                raise SynthesizerError(
-                    f"dni_network returned a {type(built).__name__} for "
-                    f"{describe(name, module)}: it must return a module"
-                )
-            return built
+            at = describe(name, module)
+            return _called("dni_network", at, partial(kind, name, module, output.detach()))
         shape = output.movedim(feature_dim, -1).shape
         if kind is None:
             kind = self._default_kind(shape, feature_dim, error, in_space)
         params = self._class_params(kind, name, source, error)
         try:
             return self._instance(kind, shape, params)
-        except TypeError as reason:
-            raise SynthesizerError(
+        except DNIError:
+            raise
+        except Exception as reason:
+            own = not isinstance(reason, TypeError)
+            raise (SynthesizerDefectError if own else SynthesizerError)(
                 f"{kind.__name__} for {describe(name, module)} cannot be built with "
-                f"dni_params={params}: {reason}"
+                f"dni_params={params}: {type(reason).__name__}: {reason}"
             ) from reason
 
     def _class_params(
@@ -211,13 +210,29 @@ class SynthesizerFactory:
             return input_synthesizer(
                 input.shape, output.shape, feature_dim, self.context_size, None
             )
-        built = self._forward_network(site.name, input.detach(), output.detach())
-        if not isinstance(built, nn.Module):
-            raise SynthesizerError(
-                f"forward_network returned a {type(built).__name__} for interface {site.name!r}: "
-                "it must return a module"
-            )
+        make = partial(self._forward_network, site.name, input.detach(), output.detach())
+        return _called("forward_network", f"interface {site.name!r}", make)
+
+
+def _called(argument: str, at: str, make: Callable[[], object]) -> nn.Module:
+    """Return the module that a callable of the user's makes.
+
+    Raises:
+        SynthesizerError: It raised, or returned something else.
+    """
+    try:
+        built = make()
+    except DNIError:
+        raise
+    except Exception as reason:
+        raise SynthesizerDefectError(
+            f"{argument} raised {type(reason).__name__} for {at}: {reason}"
+        ) from reason
+    if isinstance(built, nn.Module):
         return built
+    kind = type(built).__name__
+    found = f"the class {built.__name__}" if isinstance(built, type) else f"a {kind}"
+    raise SynthesizerError(f"{argument} returned {found} for {at}: it must return a module")
 
 
 def class_takes_error(kind: type, params: Mapping[str, Any]) -> bool:

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import nn, Tensor
 
-from .._checkpoint import building, mapping, reading
+from .._checkpoint import building, loading, mapping, reading
+from .._tensors import Fixed
 from .._tree import TensorSpec
 from ..errors import CheckpointError
 from ..interfaces import BidirectionalInterface
@@ -40,6 +41,8 @@ class InterfaceSet:
         self._learner = learner
         self._inputs = inputs
         self._interfaces: dict[str, Interface] = {}
+        # The learner has their synthesizers, too, so that a checkpoint holds them.
+        self._left_out: dict[str, Interface] = {}
         # Saved in checkpoints: a fresh wrapper builds the interfaces for these.
         self._activations: dict[str, TensorSpec] = {}
         self._input: TensorSpec | None = None
@@ -48,6 +51,11 @@ class InterfaceSet:
     def by_name(self) -> Mapping[str, Interface]:
         """The interfaces by qualified name."""
         return self._interfaces
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is no interface, not even one that is left out."""
+        return not (self._interfaces or self._left_out)
 
     def get(self, name: str) -> Interface | None:
         """Return the interface at a cut; None before there is one."""
@@ -110,41 +118,73 @@ class InterfaceSet:
             input = self._inputs.trigger()
         return self._factory.build(site, module, source, activation, input, error)
 
+    def add_all(
+        self, interfaces: Mapping[str, Interface], activations: Mapping[str, Tensor]
+    ) -> None:
+        """Add the first interfaces that there are: all of them, or none where one is refused.
+
+        Args:
+            interfaces: The interfaces by name.
+            activations: By name, an activation at the cut.
+
+        Raises:
+            SynthesizerError: The user's optimizer cannot be built for them.
+        """
+        try:
+            for name, interface in interfaces.items():
+                self.add(interface, name, activations[name])
+        except BaseException:
+            self._interfaces.clear()
+            self._learner.replace_by(self._learner.new())
+            raise
+
     def add(self, interface: Interface, name: str, activation: Tensor) -> None:
         """Add an interface, which the learner trains from now on."""
+        self._learner.add(interface.trained(), name)
         self._interfaces[name] = interface
         self._activations[name] = TensorSpec.of(activation)
         if self._factory.predicts_activations:
             self._input = TensorSpec.of(self._inputs.trigger())
-        self._learner.add(interface.trained(), name)
         interface.set_learner(self._learner)
 
     def check(self, interface: Interface, activation: Tensor) -> None:
-        """Raise :class:`ContextError` where the context of the scope does not fit."""
+        """Raise :class:`DNIError` where the context of the scope or a synthesizer does not fit."""
         context = self._inputs.context()
         interface.check_takes(context)
         if isinstance(interface, BidirectionalInterface):
             interface.check(activation, self._inputs.trigger(), context)
+            interface.backward_interface.try_once(activation, context)
         else:
             interface.check(activation, context)
+            interface.try_once(activation, context)
+
+    def leave_out(self, names: Iterable[str]) -> None:
+        """Leave out interfaces, those that there are, whose cuts are passed over from now on."""
+        for name in names:
+            if name in self._interfaces:
+                self._left_out[name] = self._interfaces.pop(name)
 
     def clear(self) -> None:
         """Remove all interfaces."""
         self._interfaces.clear()
+        self._left_out.clear()
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state as plain data and tensors."""
         return {
-            "takes_error": self._factory.takes_error,
-            "input": None if self._input is None else [*self._input],
+            "takes_error": Fixed(self._factory.takes_error),
+            "input": None if self._input is None else self._input.state_dict(),
             "interfaces": {
-                name: {"spec": [*self._activations[name]], "state": interface.state_dict()}
-                for name, interface in self._interfaces.items()
+                name: {
+                    "spec": self._activations[name].state_dict(),
+                    **interface.state_dict(),
+                }
+                for name, interface in {**self._interfaces, **self._left_out}.items()
             },
         }
 
     def prepare_load(
-        self, state: dict[str, Any], sites: Mapping[str, Site], error: ErrorPlace | None
+        self, state: Mapping[str, Any], sites: Mapping[str, Site], error: ErrorPlace | None
     ) -> tuple[dict[str, Interface], Callable[[], None]]:
         """Build the interfaces of a saved state, and return them with a function to load them.
 
@@ -161,19 +201,24 @@ class InterfaceSet:
         device = next((p.device for p in self._network.parameters()), torch.device("cpu"))
         built: dict[str, Interface] = {}
         with reading("the list of interfaces"):
-            input = None if state["input"] is None else TensorSpec(*state["input"])
+            input = state["input"]
             entries = mapping(state["interfaces"])
-            saved = {name: entry["state"] for name, entry in entries.items()}
-            specs = {name: TensorSpec(*entry["spec"]) for name, entry in entries.items()}
+            saved = {
+                name: {key: value for key, value in mapping(entry).items() if key != "spec"}
+                for name, entry in entries.items()
+            }
+            specs = {name: TensorSpec.from_state(entry["spec"]) for name, entry in entries.items()}
             activations = {name: spec.zeros(device) for name, spec in specs.items()}
+            input = None if input is None else TensorSpec.from_state(input)
             example = None if input is None else input.zeros(device)
             self._check_level(state["takes_error"], error)
         for name, activation in activations.items():
             built[name] = self._rebuild(name, sites, activation, example, saved[name], error)
 
         def load() -> None:
-            retire(self._interfaces.values(), self._learner)
+            retire([*self._interfaces.values(), *self._left_out.values()], self._learner)
             self._interfaces, self._activations, self._input = built, specs, input
+            self._left_out = {}
             for interface in built.values():
                 interface.set_learner(self._learner)
 
@@ -204,6 +249,6 @@ class InterfaceSet:
             )
         with building(name):
             interface = self.build(sites[name], activation, input, error)
-        with reading(f"interface {name!r}"):
+        with loading(name):
             interface.load_state_dict(state)
         return interface

@@ -14,7 +14,7 @@ from .._tree import map_floating
 from ..context import Context
 from ..errors import DNIError
 from ..interfaces import BidirectionalInterface
-from ..interfaces._autograd import check_first_order, cross, is_crossed, is_detached_at_cut
+from ..interfaces._autograd import cross, first_order, is_crossed, is_detached_at_cut
 from ..interfaces._bidirectional import ExchangeCrossing
 from ..interfaces._error import OutputError
 from ..interfaces._gradient_crossing import CutPolicy, GradientCrossing
@@ -171,9 +171,8 @@ class HookCuts(CutMethod):
         if isinstance(interface, BidirectionalInterface):
             interface = interface.backward_interface
         policy = CutPolicy(self._policy.current_lambda(), part_learns=True)
-        if policy.bp_lambda != 1:
-            check_first_order()
-        return interface.exchange(trigger, context, grad, policy, error)
+        passed = interface.exchange(trigger, context, grad, policy, error)
+        return passed if passed is grad else first_order(passed)
 
 
 class GradientHook:

@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from .._checkpoint import mapping, number, reading, text
+from .._checkpoint import listed, mapping, reading, text
+from .._tensors import Fixed
 from ..errors import CheckpointError
 from ..placement import CutPlan, Part, Site
 
@@ -47,11 +48,11 @@ class CutPlaces(NamedTuple):
         return lines + ([f"not reached yet: {', '.join(waiting)}"] if waiting else [])
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the places as plain data."""
+        """Return the places as plain data and tensors."""
         return {
-            "sites": [[*site] for site in self.sites.values()],
-            "parts": [[*part] for part in self.parts],
-            "before_activation": dict(self.before_activation),
+            "sites": Fixed([[*site] for site in self.sites.values()]),
+            "parts": [part.state_dict() for part in self.parts],
+            "before_activation": {**self.before_activation},
         }
 
     @classmethod
@@ -63,9 +64,12 @@ class CutPlaces(NamedTuple):
         """
         with reading("the list of cuts"):
             sites = {text(name): Site(name, text(source)) for name, source in state["sites"]}
-            parts = [_part(*part) for part in state["parts"]]
-            saved = mapping(state.get("before_activation", {}))
+            parts = [Part.from_state(part) for part in listed(state["parts"])]
+            saved = mapping(state["before_activation"])
             before = {name: text(kind) for name, kind in saved.items()}
+            others = {*before, *(part.cut for part in parts if part.cut)} - sites.keys()
+            if others:
+                raise ValueError(f"{sorted(others)} are no cuts")
         known = {name for name, _ in network.named_modules(remove_duplicate=False)}
         for site in sites.values():
             if not known.issuperset(site):
@@ -74,7 +78,3 @@ class CutPlaces(NamedTuple):
                     "which is no module of this network: give DNI the network it was saved with"
                 )
         return cls(sites, parts, before)
-
-
-def _part(cut: Any, modules: Any, parameters: Any, size: Any) -> Part:
-    return Part(text(cut), [text(name) for name in modules], number(parameters), number(size))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 from ..errors import DNIError
@@ -78,11 +79,21 @@ class UpdatePolicy:
         self._bp_lambda = value
 
     def current_lambda(self) -> float:
-        """Return ``bp_lambda`` of the present step; with ``exact_every``, that of exact steps."""
+        """Return ``bp_lambda`` of the present step; with ``exact_every``, that of exact steps.
+
+        Raises:
+            DNIError: The user's function of the step returns something else.
+        """
         if self.skips_exact:
             return 1.0
         value = self._bp_lambda
-        return value(self._learner.steps) if callable(value) else value
+        if not callable(value):
+            return value
+        found = value(self._learner.steps)
+        if callable(found):
+            raise DNIError(f"bp_lambda must return a number from 0 to 1, got {found!r}")
+        _check_lambda(found)
+        return found
 
     def at_cut(self, name: str) -> CutPolicy:
         """Return what passes a cut in the present step."""
@@ -96,15 +107,15 @@ class UpdatePolicy:
         """Return whether the part that ends at the network's output learns in this step."""
         return self.part_learns(_OUTPUT)
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return the state as plain data; a function of the step is not saved."""
+    def state_dict(self) -> dict[str, int | float]:
+        """Return the state as numbers; NaN stands for a function of the step."""
         value = self._bp_lambda
         return {
             "seed": self.schedule.state_dict(),
-            "bp_lambda": None if callable(value) else float(value),
+            "bp_lambda": math.nan if callable(value) else float(value),
         }
 
-    def prepare_load(self, state: dict[str, Any]) -> Callable[[], None]:
+    def prepare_load(self, state: Mapping[str, Any]) -> Callable[[], None]:
         """Read a saved state, and return a function that loads it; it cannot fail.
 
         A function of the step is kept.
@@ -113,13 +124,13 @@ class UpdatePolicy:
             DNIError: The saved share is out of range.
         """
         load_schedule = self.schedule.prepare_load(state["seed"])
-        saved = state["bp_lambda"]
-        if saved is not None:
+        saved = float(state["bp_lambda"])
+        if not math.isnan(saved):
             _check_lambda(saved)
 
         def load() -> None:
             load_schedule()
-            if saved is not None and not callable(self._bp_lambda):
+            if not math.isnan(saved) and not callable(self._bp_lambda):
                 self._bp_lambda = saved
 
         return load

@@ -8,9 +8,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from .._checkpoint import reading
-from ..placement import CutPlan, FirstRun, Part, Site
+from .._checkpoint import flag, reading
+from .._tensors import Fixed
+from ..placement import CutPlan, FirstRun, merged, Part, Site
 from ._compilation import CompiledParts
+from ._context_fit import ContextFit
 from ._errors import PassErrors
 from ._factory import Interface
 from ._first_pass import FirstPass
@@ -31,6 +33,7 @@ class Cuts:
         first_run: Plans the cuts from a forward pass; None where the sites are known.
         sites: The sites, where they are known.
         interfaces: The interfaces at the cuts.
+        fit: Checks the context at the cuts.
         inputs: The inputs of the forward pass.
         errors: Takes the error of each forward pass.
         method: Passes activations and gradients across the cuts.
@@ -43,6 +46,7 @@ class Cuts:
         first_run: FirstRun | None,
         sites: Iterable[Site],
         interfaces: InterfaceSet,
+        fit: ContextFit,
         inputs: ForwardInputs,
         errors: PassErrors,
         method: CutMethod,
@@ -51,6 +55,7 @@ class Cuts:
         self._network = network
         self._places = CutPlaces.at(sites)
         self._interfaces = interfaces
+        self._fit = fit
         self._inputs = inputs
         self._errors = errors
         self._method = method
@@ -73,12 +78,12 @@ class Cuts:
     @property
     def parts(self) -> Sequence[Part]:
         """The parts between the cuts, as the first pass showed them."""
-        return self._places.parts
+        return merged(self._places.parts, self._fit.passed_over)
 
     def describe(self) -> list[str]:
         """Return lines on what a user may not expect of the cuts."""
         source = [name for name in self._places.sites if self._errors.is_source(name)]
-        return self._places.describe([*self._interfaces.by_name, *source])
+        return self._places.describe([*self._interfaces.by_name, *source, *self._fit.passed_over])
 
     def register(self) -> None:
         """Register the hooks: those of the cuts, or those of a first pass that places them."""
@@ -179,22 +184,16 @@ class Cuts:
             self._first_pass.begin(args, kwargs)
 
     def _apply_plan(self, plan: CutPlan, example: bool) -> Mapping[str, Interface]:
-        activations = {
-            site.name: plan.activations[site.name]
-            for site in plan.sites
-            if site.name in plan.activations
-            and (example or plan.activations[site.name].requires_grad)
-        }
+        seen = plan.activations.items()
+        activations = {name: a for name, a in seen if example or a.requires_grad}
         built, place = self._interfaces.build_all(plan.sites, activations, plan.error)
         # Activations on the meta device have no values: a later pass builds their interfaces.
         built = {name: i for name, i in built.items() if not activations[name].is_meta}
         if not example:
-            for name, interface in built.items():
-                self._interfaces.check(interface, activations[name])
+            built = self._fit.fitting(built, activations)
+        self._interfaces.add_all(built, activations)
         self._set_places(CutPlaces.of(plan), plan.idle)
         self._errors.set_place(place)
-        for name, interface in built.items():
-            self._interfaces.add(interface, name, activations[name])
         return built
 
     def _set_places(self, places: CutPlaces, idle: Iterable[str] | None) -> None:
@@ -236,22 +235,16 @@ class Cuts:
         if not self._learning():
             return None
         activation = self._reached.activation(name, module, output)
-        if activation is None:
+        if activation is None or name in self._fit.passed_over:
             return None
         if self._errors.is_source(name):
             passed = self._method.pass_source(activation)
             return self._reached.replaced(output, activation, passed)
         if self._method.detaches:
             check_backward_hooks(self._network, name)
-        interface = self._interfaces.get(name)
-        known = interface is not None
+        interface = self._fit.interface(self._places.sites[name], activation, self._errors.place)
         if interface is None:
-            interface = self._interfaces.build(
-                self._places.sites[name], activation, error=self._errors.place
-            )
-        self._interfaces.check(interface, activation)
-        if not known:
-            self._interfaces.add(interface, name, activation)
+            return None
         passed = self._method.pass_cut(name, interface, activation, context)
         return self._reached.replaced(output, activation, passed)
 
@@ -269,13 +262,14 @@ class Cuts:
         """Return the state as plain data and tensors."""
         return {
             **self._places.state_dict(),
-            "placed": self.placed,
+            "placed": Fixed(self.placed),
+            "passed_over": self._fit.state_dict(),
             "error": self._errors.state_dict(),
             **self._interfaces.state_dict(),
         }
 
     def prepare_load(
-        self, state: dict[str, Any]
+        self, state: Mapping[str, Any]
     ) -> tuple[dict[str, Interface], Callable[[], None]]:
         """Build the interfaces of a saved state, and return them with a function to load them.
 
@@ -285,20 +279,19 @@ class Cuts:
             CheckpointError: The state does not fit the network or the wrapper's arguments.
         """
         places = CutPlaces.read(state, self._network)
-        with reading("the place of the error"):
-            placed = bool(state["placed"])
-            place, load_place = self._errors.prepare_load(state["error"])
+        with reading("what is at the cuts"):
+            placed = flag(state["placed"])
+            load_fit = self._fit.prepare_load(state["passed_over"], places.sites)
+            place, load_place = self._errors.prepare_load(state["error"], places.sites)
         interfaces, load_interfaces = self._interfaces.prepare_load(state, places.sites, place)
 
         def load() -> None:
             load_interfaces()
+            load_fit()
             load_place()
             self._places = places
             if placed:
-                registered = bool(self._handles)
-                self._handles.remove()
                 self._set_places(places, None)
-                if registered:
-                    self.register()
+                self._register_anew()
 
         return interfaces, load

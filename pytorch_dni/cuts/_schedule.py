@@ -5,10 +5,10 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
-from .._checkpoint import number
 from ..errors import DNIError, SynthesizerError
 
 _MOST_STEPS = 10
+_HALF = 2**63  # PyTorch's seeds are 64-bit numbers without a sign
 
 
 class Schedule:
@@ -67,12 +67,12 @@ class Schedule:
         return grad_steps
 
     def state_dict(self) -> int:
-        """Return the state as plain data: the seed."""
-        return self._seed
+        """Return the state as a number of 64 bits with a sign: the seed."""
+        return (self._seed + _HALF) % (2 * _HALF) - _HALF
 
     def prepare_load(self, state: int) -> Callable[[], None]:
         """Read a saved state, and return a function that loads it; it cannot fail."""
-        seed = number(state)
+        seed = state % (2 * _HALF)
 
         def load() -> None:
             self._seed = seed

@@ -71,17 +71,29 @@ def attach_gradients(
     return attached
 
 
-def check_first_order() -> None:
-    """Raise where a backward pass is recorded for a second one, which no synthetic gradient takes.
+def first_order(grad: Tensor | None) -> Tensor | None:
+    """Return a synthetic gradient that cannot be differentiated again, where somebody may try.
 
-    Raises:
-        DNIError: The backward pass has ``create_graph=True``.
+    That is in a backward pass with ``create_graph=True``; differentiating it raises
+    :class:`DNIError`.
     """
-    if torch.is_grad_enabled():
+    if grad is None or not torch.is_grad_enabled():
+        return grad
+    once: Tensor = _FirstOrder.apply(grad.detach().requires_grad_())  # type: ignore[no-untyped-call]
+    return once
+
+
+class _FirstOrder(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, grad: Tensor) -> Tensor:
+        return grad.clone()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> None:
         raise DNIError(
-            "a backward pass with create_graph=True reached a cut, and a synthetic gradient cannot "
-            "be differentiated again: take bp_lambda=1, at which the default way passes on the "
-            "true gradient, or compute this loss in eval(), where the network has no cuts"
+            "a synthetic gradient (create_graph=True) cannot be differentiated again: take "
+            "bp_lambda=1, at which the default way passes on the true gradient, or compute this "
+            "loss in eval(), where the network has no cuts"
         )
 
 
@@ -96,8 +108,9 @@ class _Cross(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor | None) -> tuple[Tensor | None, None]:
-        check_first_order()
-        return ctx.crossing.backward_message(grad), None
+        with torch.no_grad():
+            passed = ctx.crossing.backward_message(grad)
+        return first_order(passed), None
 
 
 class _Detach(torch.autograd.Function):
@@ -109,8 +122,8 @@ class _Detach(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor | None) -> tuple[None, None, None]:
-        check_first_order()
-        ctx.crossing.backward_message(grad)
+        with torch.no_grad():
+            ctx.crossing.backward_message(grad)
         return None, None, None
 
 
@@ -129,5 +142,6 @@ class _Attach(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
-        check_first_order()
-        return (None, None, *grads, *ctx.gradients(grads))
+        with torch.no_grad():
+            given = ctx.gradients(grads)
+        return (None, None, *grads, *map(first_order, given))

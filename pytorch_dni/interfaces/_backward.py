@@ -8,9 +8,10 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from .._checks import check_number
 from .._statistics import InterfaceStats
 from ..context import Context, current_context
-from ..errors import SynthesizerError
+from ..errors import DNIError, SynthesizerError
 from ..synthesizers import DNI_Network, LocalError_DNI, LocalLoss_DNI
 from ..synthesizers.base import Hidden
 from ._autograd import cross
@@ -22,6 +23,7 @@ from ._modes import detached, synthesizer_mode
 from ._network_runner import FeedbackRunner
 from ._pending import PendingUpdate
 from ._prediction import FromError, LossGradient, Prediction, RegressedMessage
+from ._trial import check_answer, check_gradient
 
 
 def _no_gradient() -> CutPolicy:
@@ -46,6 +48,8 @@ class BackwardInterface(UnidirectionalInterface):
     Source: Jaderberg et al. 2017, section 2.1.
     """
 
+    _tried = False  # whether the synthesizer has been asked, or needs not be
+
     @property
     def takes_error(self) -> bool:
         """Whether the synthesizer takes the error of the pass."""
@@ -66,6 +70,10 @@ class BackwardInterface(UnidirectionalInterface):
         if not self._is_learning():
             return trigger
         check_graph(self.owner, trigger)
+        if error is not None and not isinstance(error, OutputError):
+            raise DNIError(
+                f"{self.owner}: error must be an OutputError, not {type(error).__name__}"
+            )
         return cross(trigger, self._crossing(trigger, CutPolicy, error))
 
     def make_trigger(self, trigger: Tensor) -> Tensor:
@@ -94,6 +102,7 @@ class BackwardInterface(UnidirectionalInterface):
         if not self.training:
             return
         check_graph(f"backward() of {self.owner}", trigger)
+        check_number("factor", factor)
         gradient = self.receive(trigger)
         backward(trigger, gradient if factor == 1 else gradient * factor)
 
@@ -108,6 +117,7 @@ class BackwardInterface(UnidirectionalInterface):
     ) -> GradientCrossing:
         context = current_context()
         self.check(trigger, context)
+        self.try_once(trigger, context)
         if error is None:
             self.runner.check_needs_no_error()
         return GradientCrossing(self, trigger.detach(), context, current_policy, error)
@@ -169,15 +179,44 @@ class BackwardInterface(UnidirectionalInterface):
         else:
             self.learner.collect(update)
 
+    @property
+    def _is_local(self) -> bool:
+        return self._predicts in ("loss", "local error")
+
+    def check_values(self, context: Context) -> None:
+        """Raise :class:`ContextError` where the values of a context do not suit the synthesizer."""
+        if self._is_local and self.context_size is not None:
+            context.target(self.context_size, self.moments.values, self.runner.owner)
+        else:
+            super().check_values(context)
+
     def check(self, trigger: Tensor, context: Context | None) -> None:
         """Raise :class:`DNIError` where the trigger or the context does not fit."""
-        local = self._predicts in ("loss", "local error")
-        if context is not None and self.context_size is not None and local:
+        if context is not None and self.context_size is not None and self._is_local:
+            self.check_trigger(trigger)
             target = context.target(self.context_size, trigger, self.runner.owner)
             if isinstance(self.synthesizer, LocalLoss_DNI):
                 self.synthesizer.check_target(self._moved(trigger), target, self.owner)
         else:
             super().check(trigger, context)
+
+    def try_once(self, trigger: Tensor, context: Context | None) -> None:
+        """Before the first prediction is needed, ask a synthesizer whose answer may be wrong.
+
+        Args:
+            trigger: The activation, which was checked.
+            context: The context, which was checked.
+
+        Raises:
+            SynthesizerError: Its answer is wrong.
+        """
+        if self._tried:
+            return
+        asks = self.runner.mlp is None and self._predicts == "gradient" and not self.takes_error
+        if asks:
+            trigger = trigger.detach().to(self.dtype)
+            check_answer(self.runner, self.owner, trigger, context, self.hidden)
+        self._tried = True
 
     def _check_message(self, message: Tensor, trigger: Tensor) -> None:
         if message.shape != trigger.shape:
@@ -204,11 +243,7 @@ class BackwardInterface(UnidirectionalInterface):
             return self._ask_local_error(trigger, context)
         prediction = super().ask(trigger, context, hidden, error)
         if prediction.message.shape != trigger.shape:
-            raise SynthesizerError(
-                f"the synthesizer of {self.owner} ({type(self.synthesizer).__name__}) "
-                f"predicts shape {tuple(prediction.message.shape)} for an activation of shape "
-                f"{tuple(trigger.shape)}: make its output_size the activation's features"
-            )
+            check_gradient(self.runner, self.owner, prediction.message, trigger)
         return prediction
 
     def _moved(self, trigger: Tensor) -> Tensor:

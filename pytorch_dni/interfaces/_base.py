@@ -7,8 +7,10 @@ from functools import partial
 import torch
 from torch import nn, Tensor
 
+from .._checks import check_tensor, check_whole
 from .._normalization import RunningScale, Scalar
 from .._statistics import InterfaceStats, RunningMoments
+from .._tree import map_floating
 from ..context import Context, current_context
 from ..errors import DNIError, SynthesizerError
 from ..synthesizers import DNI_Network
@@ -65,6 +67,7 @@ class UnidirectionalInterface(StoredInterface):
     ) -> None:
         super().__init__()
         check_synthesizer(synthesizer, type(self).__name__)
+        _check_options(context_size, feature_dim, name, like)
         self.learner = Learner(optim, lr)
         if optim is None:
             self.synthesizer = synthesizer
@@ -136,6 +139,7 @@ class UnidirectionalInterface(StoredInterface):
             return
         context = current_context()
         self.check(trigger, context)
+        check_tensor(f"{self.owner}: the message", message)
         message = message.detach()
         self._check_message(message, trigger)
         with torch.no_grad():
@@ -178,7 +182,9 @@ class UnidirectionalInterface(StoredInterface):
         with synthesizer_mode(message.device.type):
             update = prediction.learn(message, valid_mask)
         if self.hidden is not prediction.hidden:
-            update = update.also(partial(self._set_hidden, prediction.hidden))
+            # What is not finite would stay in the state, also after its lesson was left out.
+            hidden = map_floating(prediction.hidden, _finite)
+            update = update.also(partial(self._set_hidden, hidden))
         if self.learner.repeats == 1:
             return update
         return update.repeated_by(partial(prediction.learn_again, message, valid_mask))
@@ -189,12 +195,38 @@ class UnidirectionalInterface(StoredInterface):
 
     def check(self, trigger: Tensor, context: Context | None) -> None:
         """Raise :class:`DNIError` where the trigger or the context does not fit."""
-        if not trigger.is_floating_point():
-            raise DNIError(
-                f"{self.owner}: a trigger must be a floating-point tensor, not {trigger.dtype}"
-            )
+        self.check_trigger(trigger)
         if self.runner.checks:
             self.runner.check(trigger.detach().to(self.dtype), context)
+
+    def check_trigger(self, trigger: Tensor) -> None:
+        """Raise :class:`DNIError` where this is no trigger for the synthesizer."""
+        if not isinstance(trigger, Tensor) or not trigger.is_floating_point():
+            kind = trigger.dtype if isinstance(trigger, Tensor) else type(trigger).__name__
+            raise DNIError(f"{self.owner}: a trigger must be a floating-point tensor, not {kind}")
+        if trigger.layout != torch.strided:
+            raise DNIError(f"{self.owner}: a trigger must be a dense tensor, not {trigger.layout}")
+        if not -trigger.dim() <= self.feature_dim < trigger.dim():
+            raise DNIError(
+                f"{self.owner}: a trigger of shape {tuple(trigger.shape)} has no dimension "
+                f"{self.feature_dim}, that of its features: give another feature_dim"
+            )
+        width = self.runner.width(trigger)
+        if width is not None and trigger.shape[self.feature_dim] != width:
+            raise SynthesizerError(
+                f"{self.owner}: the synthesizer ({type(self.synthesizer).__name__}) takes {width} "
+                f"features in dimension {self.feature_dim}, but the trigger has shape "
+                f"{tuple(trigger.shape)}: give it the right input_size"
+            )
+
+    def check_values(self, context: Context) -> None:
+        """Raise :class:`ContextError` where the values of a context do not suit the synthesizer.
+
+        They are known before the activation is; its shape is checked by :meth:`check`.
+        """
+        self.check_takes(context)
+        if self.context_size is not None:
+            context.features(self.context_size, self.moments.values, self.runner.owner)
 
     def check_takes(self, context: Context | None) -> None:
         """Raise :class:`ContextError` where the interface is given a context without use."""
@@ -240,3 +272,19 @@ class UnidirectionalInterface(StoredInterface):
         name = [] if self.name is None else [f"name={self.name!r}"]
         hidden = [f"synthesizer={type(self.synthesizer).__name__}"] if self.trains_itself else []
         return ", ".join([*name, *hidden, f"context_size={self.context_size}"])
+
+
+def _finite(tensor: Tensor) -> Tensor:
+    return tensor.nan_to_num(0.0, 0.0, 0.0)
+
+
+def _check_options(context_size: object, feature_dim: object, name: object, like: object) -> None:
+    """Raise :class:`SynthesizerError` where an option of an interface is of a wrong kind."""
+    if context_size is not None:
+        check_whole("context_size", context_size, 1, SynthesizerError)
+    if feature_dim is not None:
+        check_whole("feature_dim", feature_dim, error=SynthesizerError)
+    if name is not None and not isinstance(name, str):
+        raise SynthesizerError(f"name must be a text, not {type(name).__name__}")
+    if like is not None:
+        check_tensor("like", like, SynthesizerError)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn, Tensor
 
+from .._saved import LoadedWhole
 from .._statistics import InterfaceStats
 from ..context import Context, current_context
 from ._autograd import cross
@@ -19,7 +20,7 @@ from ._gradient_crossing import CutPolicy
 from ._learner import Learner, Trained
 
 
-class BidirectionalInterface(nn.Module):
+class BidirectionalInterface(LoadedWhole):
     """Predicts the activation for later layers, and the gradient for earlier layers.
 
     Called inside a network, it does both at one point, and no part waits for another::
@@ -77,6 +78,13 @@ class BidirectionalInterface(nn.Module):
         """Raise :class:`DNIError` where a trigger or the context does not fit."""
         self.forward_interface.check(trigger, context)
         self.backward_interface.check(message, context)
+
+    def check_values(self, context: Context) -> None:
+        """Raise :class:`ContextError` where the values of a context do not suit a synthesizer."""
+        self.check_takes(context)
+        for interface in (self.forward_interface, self.backward_interface):
+            if interface.runner.takes_context:
+                interface.check_values(context)
 
     def check_takes(self, context: Context | None) -> None:
         """Raise :class:`ContextError` where a context is given and neither synthesizer takes it."""

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from .._checkpoint import mean_square, number, real
 from .._normalization import Scalar
 from ._pending import Undo
 
@@ -123,12 +124,12 @@ class ActivationDecay:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from a saved state."""
         like = self._product
-        values = float(state["product"]), float(state["square"])
+        values = real(state["product"]), mean_square(state["square"])
         if isinstance(like, Tensor):
             self._product, self._square = (like.new_full((), value) for value in values)
         else:
             self._product, self._square = values
-        self._samples, self._updates = int(state["samples"]), int(state["updates"])
+        self._samples, self._updates = number(state["samples"]), number(state["updates"])
 
 
 def _finite(number: Scalar) -> Scalar:

@@ -9,6 +9,7 @@ from contextvars import ContextVar
 import torch
 from torch import Tensor
 
+from .._checks import check_tensor
 from ..errors import DNIError
 from ._learner import Learner
 from ._pending import PendingUpdate
@@ -95,6 +96,8 @@ def backward(tensor: Tensor, gradient: Tensor | None = None) -> None:
         DNIError: The tensor has no graph, or the gradient is not of its shape.
     """
     check_graph("backward()", tensor)
+    if gradient is not None:
+        check_tensor("backward(): the gradient", gradient)
     if gradient is None and tensor.numel() != 1:
         raise DNIError(
             f"backward() of a tensor of shape {tuple(tensor.shape)} needs a gradient of that "
@@ -114,6 +117,7 @@ def backward(tensor: Tensor, gradient: Tensor | None = None) -> None:
 
 def check_graph(owner: str, tensor: Tensor) -> None:
     """Raise :class:`DNIError` where a tensor has no graph to backpropagate through."""
+    check_tensor(f"{owner}: what is backpropagated", tensor)
     if not tensor.requires_grad:
         raise DNIError(
             f"{owner}: the tensor of shape {tuple(tensor.shape)} needs no gradient: no earlier "

@@ -8,8 +8,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from .._checks import check_tensor, check_whole
 from .._normalization import RunningScale, Scalar, ScaleUpdate, sum_of_squares
 from .._torch import call_after_backward_pass, current_backward_pass
+from ..errors import DNIError
 from ._decay import ActivationDecay
 from ._pending import Change
 
@@ -41,7 +43,22 @@ class OutputError:
         Args:
             tensor: The output, or another tensor near to it; a gradient is computed for it.
             feature_dim: Its dimension of features or channels.
+
+        Raises:
+            DNIError: It needs no gradient, or has no such dimension.
         """
+        check_tensor("OutputError.watch(): the output", tensor)
+        check_whole("feature_dim", feature_dim)
+        if not tensor.requires_grad:
+            raise DNIError(
+                "OutputError.watch() takes the gradient of a tensor, but this one needs none: "
+                "compute it from parameters that learn, outside of torch.no_grad()"
+            )
+        if not -tensor.dim() <= feature_dim < tensor.dim():
+            raise DNIError(
+                f"OutputError.watch(): a tensor of shape {tuple(tensor.shape)} has no dimension "
+                f"feature_dim={feature_dim}"
+            )
         tensor.register_hook(partial(self.receive, feature_dim))
         return tensor
 

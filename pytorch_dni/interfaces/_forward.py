@@ -7,8 +7,9 @@ import warnings
 import torch
 from torch import nn, Tensor
 
+from .._checks import check_tensor
 from ..context import Context, current_context
-from ..errors import SynthesizerError
+from ..errors import DNIError, SynthesizerError
 from ..synthesizers import DNI_Network
 from ._autograd import cross
 from ._base import UnidirectionalInterface
@@ -56,6 +57,9 @@ class ForwardInterface(UnidirectionalInterface):
         """
         if not (self.training and torch.is_grad_enabled()):
             return message
+        check_tensor(f"{self.owner}: the message", message)
+        if not message.is_floating_point():
+            raise DNIError(f"{self.owner}: the message must be a floating-point tensor")
         if message.requires_grad and not self._warned:
             self._warned = True
             warnings.warn(

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, cast, Protocol
 from weakref import ref
@@ -13,6 +12,7 @@ import torch
 from torch import nn, Tensor
 from torch.optim import Optimizer
 
+from .._checkpoint import number
 from .._normalization import Scalar
 from .._torch import (
     call_after_backward_pass,
@@ -20,9 +20,10 @@ from .._torch import (
     do_not_skip_step,
     skip_step_if,
 )
-from ..errors import DNIError, SynthesizerError
+from ..errors import DNIError
 from ._collected import CollectedLessons
-from ._optimizer import build_optimizer, check_optim, followed_lr, OptimizerFactory
+from ._optimizer import build_optimizer, check_lr, check_optim, followed_lr, OptimizerFactory
+from ._optimizer_state import OptimizerState
 from ._pending import Lesson, PendingUpdate
 
 Trained = tuple[nn.Module, float]  # a module and its default learning rate
@@ -62,8 +63,7 @@ class Learner:
         network_optim: Optimizer | None = None,
     ) -> None:
         check_optim(optim)
-        if lr is not None and lr < 0:
-            raise SynthesizerError(f"grad_lr must not be negative, got {lr}")
+        check_lr(lr)
         self._optim = optim
         self._lr = lr
         self.repeats = repeats
@@ -215,10 +215,7 @@ class Learner:
         assert self.optimizer is not None
         do_not_skip_step(self.optimizer)
         total: Scalar = 0.0
-        for lesson in lessons:
-            square = lesson.square
-            if square is None:
-                continue
+        for square in (lesson.square for lesson in lessons if lesson.square is not None):
             # Parts of a network may lie on different devices.
             if isinstance(square, Tensor) and isinstance(total, Tensor):
                 square = square.to(total)
@@ -248,7 +245,7 @@ class Learner:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state as plain data and tensors."""
-        state = None if self.optimizer is None else self.optimizer.state_dict()
+        state = None if self.optimizer is None else self._optimizer_state(self.optimizer).save()
         return {
             "steps": self.steps,
             "order": [*self.order],
@@ -256,7 +253,12 @@ class Learner:
             "optimizer": state,
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def _optimizer_state(self, optimizer: Optimizer) -> OptimizerState:
+        assert self._optim is not None
+        lr, _ = next(iter(self._groups))
+        return OptimizerState(optimizer, partial(build_optimizer, self._optim, lr=lr))
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from a saved state; the same interfaces must have been added in the same order.
 
         Raises:
@@ -265,10 +267,9 @@ class Learner:
         kind = type(self.optimizer).__name__
         if kind != state["kind"]:
             raise ValueError(f"the saved optimizer is {state['kind']}, this one is {kind}")
+        self.steps = number(state["steps"])
         if self.optimizer is not None:
-            # A copy: optimizers keep the tensors that they are given.
-            self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
-        self.steps = int(state["steps"])
+            self._optimizer_state(self.optimizer).load(state["optimizer"])
 
     def new(self) -> Learner:
         """Return a learner with the same settings that trains nothing yet."""

@@ -8,7 +8,8 @@ from torch import Size, Tensor
 from .._normalization import Scalar
 from .._tree import map_tensors
 from ..context import Context
-from ..synthesizers import DNI_Network, Feedback_DNI
+from ..errors import SynthesizerError
+from ..synthesizers import DNI_Network, Feedback_DNI, LocalLoss_DNI
 from ..synthesizers.base import Hidden
 from ._error import ScaledError
 from ._run import Run, Taped
@@ -25,6 +26,16 @@ class NetworkRunner(Runner):
         self._move_features = feature_dim != -1 and synthesizer.features_last
         # Joined to its input, or given by itself.
         self.takes_error = synthesizer.takes_error or synthesizer.predicts == "feedback"
+
+    def width(self, trigger: Tensor) -> int | None:
+        """Return the features that a trigger must have; None where that is not known."""
+        synthesizer = self.synthesizer
+        assert isinstance(synthesizer, DNI_Network)
+        if isinstance(synthesizer, LocalLoss_DNI):
+            return synthesizer.width(trigger.dim())
+        if self.takes_error or (self.mlp is None and synthesizer.predicts != "return"):
+            return None
+        return synthesizer.input_size - (self.context_size or 0)
 
     def fits(self, trigger: Tensor, error: Tensor) -> bool:
         """Return whether the error can be joined to a trigger, at its positions or broadcast."""
@@ -60,9 +71,26 @@ class NetworkRunner(Runner):
             run = self._recorded(self.mlp, input, unit, dim)
         else:
             with torch.enable_grad():
-                output, hidden = self.synthesizer(input, hidden)
+                output, hidden = self._checked(self.synthesizer(input, hidden), "input, hidden")
             run = Run(output, map_tensors(hidden, Tensor.detach))
         return self._moved_back(run) if self._move_features else run
+
+    def _checked(self, returned: object, arguments: str) -> tuple[Tensor, Hidden]:
+        """Return what the synthesizer returned, which must be a prediction and a state.
+
+        Raises:
+            SynthesizerError: It is something else. A tensor of two samples could be unpacked, too.
+        """
+        if isinstance(returned, tuple) and len(returned) == 2 and isinstance(returned[0], Tensor):
+            return returned
+        found = type(returned).__name__
+        if isinstance(returned, tuple):
+            found = f"({', '.join(type(item).__name__ for item in returned)})"
+        raise SynthesizerError(
+            f"{self.owner}: forward({arguments}) of the synthesizer "
+            f"({type(self.synthesizer).__name__}) returned {found}: it must return (output, "
+            "hidden), the prediction and the state for the next call, which may be None"
+        )
 
     def _moved_back(self, run: Run) -> Run:
         with torch.enable_grad():
@@ -101,7 +129,8 @@ class FeedbackRunner(NetworkRunner):
         run = self._by_hand(moved, unit, error)
         if run is None:
             with torch.enable_grad():
-                output, hidden = self.synthesizer(moved, hidden, error.value / error.unit)
+                returned = self.synthesizer(moved, hidden, error.value / error.unit)
+                output, hidden = self._checked(returned, "input, hidden, error")
                 output = output + error.decay * moved
             run = Run(output, map_tensors(hidden, Tensor.detach))
         return run if self.feature_dim == -1 else self._moved_back(run)

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from .._checks import check_number
 from ..errors import SynthesizerError
 
 OptimizerFactory = Callable[..., Optimizer]
@@ -39,16 +40,41 @@ def check_optim(optim: str | OptimizerFactory | None) -> None:
         )
 
 
+def check_lr(lr: float | None) -> None:
+    """Raise :class:`SynthesizerError` where this is no learning rate, and not None."""
+    if lr is not None:
+        check_number("grad_lr", lr, 0, error=SynthesizerError)
+
+
 def build_optimizer(
     optim: str | OptimizerFactory, parameters: list[nn.Parameter], lr: float
 ) -> Optimizer:
-    """Build an optimizer, fused where its kernel exists on the parameters' device."""
+    """Build an optimizer, fused where its kernel exists on the parameters' device.
+
+    Raises:
+        SynthesizerError: The user's callable raises, or returns something else.
+    """
     if not isinstance(optim, str):
-        return optim(parameters, lr=lr)
+        return _own_optimizer(optim, parameters, lr)
     factory, options = _NAMED[optim]
     if optim in _FUSED and parameters[0].device.type in _FUSED_ON:
         options = {**options, "fused": True}
     return factory(parameters, lr=lr, **options)
+
+
+def _own_optimizer(optim: OptimizerFactory, parameters: list[nn.Parameter], lr: float) -> Optimizer:
+    try:
+        built: object = optim(parameters, lr=lr)
+    except Exception as reason:
+        raise SynthesizerError(
+            f"grad_optim raised {type(reason).__name__}: {reason}: it is called as "
+            "grad_optim(parameters, lr=...)"
+        ) from reason
+    if not isinstance(built, Optimizer):
+        raise SynthesizerError(
+            f"grad_optim returned a {type(built).__name__}: it must return an optimizer"
+        )
+    return built
 
 
 def followed_lr(network_optim: Optimizer | None, ratio: float) -> float | None:

@@ -8,7 +8,7 @@ from functools import partial
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import nn, Tensor
 
 from .._gradients import ParameterGrads
 from .._normalization import RunningScale, Scalar, sum_of_squares
@@ -168,10 +168,16 @@ class RegressedMessage(Prediction):
             square = square + _squares(own)
         if self._run.taped is not None:
             grads = self._run.taped.backpropagate(error, factor)
+            if square is not None and self._given is None:
+                # An activation may overflow where its true gradient does not. The smallest
+                # gradient shows it: everything behind it was computed from the same error.
+                square = square + _squares([min(grads, key=_elements)])
             return Lesson([*own, *grads], square=square)
         output = self._run.output
         if not output.requires_grad:
             return Lesson(self._own, square=square)
+        if square is not None:
+            square = square + sum_of_squares(error)
         return Lesson(self._own, output, error.mul_(factor), square)
 
 
@@ -242,6 +248,10 @@ class ReturnGradient(Prediction):
 
     def _lesson_again(self, true: Tensor, valid_mask: Tensor | None) -> Lesson:
         return Lesson()
+
+
+def _elements(grad: tuple[nn.Parameter, Tensor]) -> int:
+    return grad[1].numel()
 
 
 def _squares(grads: ParameterGrads) -> Scalar:

@@ -62,6 +62,10 @@ class Runner(ABC):
             )
         context.broadcast_to_trigger(trigger, self.context_size, self.feature_dim, self.owner)
 
+    def width(self, trigger: Tensor) -> int | None:
+        """Return the features that a trigger must have; None where that is not known."""
+        return None
+
     def check_takes(self, context: Context | None) -> None:
         """Raise :class:`ContextError` where a context is given to a synthesizer without use."""
         if not self.takes_context:

@@ -4,7 +4,7 @@ from ._error_place import ErrorPlace, feature_dim
 from ._first_run import CutPlan, FirstRun, NO_ACTIVATION
 from ._graph import PartChain
 from ._layers import takes_hooks
-from ._parts import Part, parts_table
+from ._parts import merged, Part, parts_table
 from ._selection import Layers, select, Selection
 from ._sites import Site
 
@@ -14,6 +14,7 @@ __all__ = [
     "feature_dim",
     "FirstRun",
     "Layers",
+    "merged",
     "NO_ACTIVATION",
     "Part",
     "PartChain",

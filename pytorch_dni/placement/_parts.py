@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Container, Mapping, Sequence
+from typing import Any, NamedTuple
 
+import torch
+
+from .._checkpoint import listed, mapping, text
+from .._tensors import Fixed
 from .._torch import storage_number
+from .._tree import sizes
 from ._calls import Call
 from ._layers import is_unit
 from ._sites import Site
@@ -27,6 +32,31 @@ class Part(NamedTuple):
     modules: list[str]
     parameters: int
     bytes: int
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the part as plain data and tensors."""
+        counts = torch.tensor([self.parameters, self.bytes], dtype=torch.int64, device="cpu")
+        return {"cut": self.cut, "modules": Fixed(self.modules), "counts": counts}
+
+    @classmethod
+    def from_state(cls, state: Any) -> Part:
+        """Return a part that was saved."""
+        saved = mapping(state)
+        parameters, size = sizes(saved["counts"])
+        modules = [text(name) for name in listed(saved["modules"])]
+        return cls(text(saved["cut"]), modules, parameters, size)
+
+
+def merged(parts: Sequence[Part], passed_over: Container[str]) -> Sequence[Part]:
+    """Return the parts without some of the cuts: a part goes on to the next cut that is left."""
+    found: list[Part] = []
+    for part in parts:
+        if found and found[-1].cut and found[-1].cut in passed_over:
+            before = found.pop()
+            sums = before.parameters + part.parameters, before.bytes + part.bytes
+            part = Part(part.cut, [*before.modules, *part.modules], *sums)
+        found.append(part)
+    return found
 
 
 def parts_between(calls: Sequence[Call], sites: Sequence[Site]) -> list[Part]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from fnmatch import fnmatchcase
 from typing import NamedTuple, TypeAlias
 
-from torch import nn
+from torch import nn, Tensor
 
 from ..errors import describe, SelectionError
 from ._layers import has_weight, outer_modules, why_uncut
@@ -88,7 +88,8 @@ def _automatic(
 
 def _specs(layers: Layers) -> Iterator[LayerSpec]:
     # Containers such as nn.Sequential are iterable, but stand for themselves.
-    if isinstance(layers, (str, type, nn.Module)) or not isinstance(layers, Iterable):
+    single = isinstance(layers, (str, type, nn.Module, Tensor))
+    if single or not isinstance(layers, Iterable):
         if not (isinstance(layers, (str, type, nn.Module)) or callable(layers)):
             raise SelectionError(
                 "layers takes names, patterns, module types, modules, a predicate (name, module) "

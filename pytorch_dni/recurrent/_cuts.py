@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import nn, Tensor
 
-from .._checkpoint import building, mapping, reading
+from .._checkpoint import building, loading, mapping, reading
+from .._checks import shape_of
 from .._tree import differentiable_tensors, replace_differentiable, TensorSpec
 from ..context import current_context
 from ..cuts._hooks import Handles
@@ -220,7 +221,7 @@ class StateCuts:
             if mask is not None and not state.fits(mask):
                 raise DNIError(
                     f"end_of_sequence() takes a mask of shape {tuple(state.ended.shape)}, one for "
-                    f"each sample, but got {tuple(mask.shape)}"
+                    f"each sample, but got {shape_of(mask)}"
                 )
         for state in carried:
             state.end(mask)
@@ -251,15 +252,15 @@ class StateCuts:
         modules = {stateful.key: stateful for stateful in self._modules}
         return {
             key: {
-                "state": interface.state_dict(),
-                "spec": [*self._specs[key]],
+                "state": {**interface.state_dict()},
+                "spec": self._specs[key].state_dict(),
                 **modules[key].state_dict(),
             }
             for key, interface in self._interfaces.items()
         }
 
     def prepare_load(
-        self, state: dict[str, Any]
+        self, state: Mapping[str, Any]
     ) -> tuple[dict[str, TemporalInterface], Callable[[], None]]:
         """Build the interfaces of a saved state, and return them with a function to load them.
 
@@ -277,13 +278,13 @@ class StateCuts:
                     f"the checkpoint does not fit this wrapper: there is no state at {key!r}"
                 )
             with reading(f"interface {key!r}"):
-                specs[key] = TensorSpec(*saved["spec"])
+                specs[key] = TensorSpec.from_state(saved["spec"])
                 example = specs[key].zeros(device)
             module, batch_dim = modules[key].module, modules[key].spec.batch_dim
             with building(key):
                 built[key] = self._factory.build(key, module, example, batch_dim)
-            with reading(f"interface {key!r}"):
-                built[key].load_state_dict(saved["state"])
+            with loading(key), reading("its state"):
+                built[key].load_state_dict(mapping(saved["state"]))
         with reading("the states of windows"):
             loads = [s.prepare_load(state.get(s.key), device) for s in self._modules]
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from .._checkpoint import listed, mapping, number, tensor
 from .._normalization import RunningScale
 from ..context import Context
 from ..interfaces._pending import Lesson
 from ..synthesizers import Critic_DNI
+from ._saved_context import saved_context
 
 
 class _StateReturn:
@@ -49,14 +51,22 @@ class _StateReturn:
         self.age += 1
 
     def state_dict(self) -> dict[str, Any]:
+        """Return the state as plain data and tensors."""
         context = None if self.context is None else self.context.raw
         return {**self.__dict__, "context": context}
 
     @classmethod
-    def from_state(cls, saved: dict[str, Any]) -> _StateReturn:
-        context = None if saved["context"] is None else Context(saved["context"])
-        masks = saved["continued"], saved["valid_mask"]
-        return cls(saved["state"], context, *masks, saved["sum"], int(saved["age"]))
+    def from_state(cls, saved: Mapping[str, Any], like: Tensor) -> _StateReturn:
+        """Return a state that was saved."""
+        state = tensor(saved["state"], [None, None], like.dtype).to(like.device)
+        batch = [len(state)]
+        context = saved_context(saved["context"], like.device)
+        continued, valid_mask = (
+            tensor(saved[name], batch, torch.bool).to(like.device)
+            for name in ("continued", "valid_mask")
+        )
+        sum = tensor(saved["sum"], batch, like.dtype).to(like.device)
+        return cls(state, context, continued, valid_mask, sum, number(saved["age"]))
 
 
 class ObservedLosses:
@@ -138,6 +148,9 @@ class ObservedLosses:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from a saved state."""
+        like = next(self._critic.parameters())
+        self._open, self._complete = (
+            [_StateReturn.from_state(mapping(saved), like) for saved in listed(state[name])]
+            for name in ("open", "complete")
+        )
         self.scale.load_state_dict(state["scale"])
-        self._open = [_StateReturn.from_state(saved) for saved in state["open"]]
-        self._complete = [_StateReturn.from_state(saved) for saved in state["complete"]]

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import nn, Tensor
 
+from .._checkpoint import flag
 from .._normalization import RunningScale, Scalar, ScaleUpdate, sum_of_squares
 from .._statistics import InterfaceStats
 
@@ -139,7 +140,7 @@ class Guard:
 
     def load_state_dict(self, state: bool) -> None:
         """Continue from a saved state."""
-        self.injects = bool(state)
+        self.injects = flag(state)
 
 
 def _nothing() -> None:

@@ -7,7 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .._checkpoint import tensor
 from ..context import Context
+from ._saved_context import saved_context
 from .interface import TemporalInterface
 
 
@@ -46,7 +48,7 @@ class WindowState:
 
     def fits(self, mask: Tensor) -> bool:
         """Return whether a mask has one entry for each sample."""
-        return mask.shape == self.ended.shape
+        return isinstance(mask, Tensor) and mask.shape == self.ended.shape
 
     def end(self, mask: Tensor | None) -> None:
         """End the sequences of samples; None ends all."""
@@ -62,10 +64,14 @@ class WindowState:
     @classmethod
     def from_state(cls, saved: dict[str, Any], device: torch.device) -> WindowState:
         """Return a window's state that was saved."""
-        raw = saved["context"]
-        context = None if raw is None else Context(raw.to(device))
-        masks = saved["finished"].to(device), saved["ended"].to(device)
-        return cls(saved["state"].to(device), context, *masks)
+        state = tensor(saved["state"], [None, None])
+        if not state.is_floating_point():
+            raise TypeError(f"a state holds {state.dtype}")
+        masks = (
+            tensor(saved[name], [len(state)], torch.bool).to(device)
+            for name in ("finished", "ended")
+        )
+        return cls(state.to(device), saved_context(saved["context"], device), *masks)
 
 
 class WindowCrossing:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
 import torch
 from torch import nn, Tensor
 
+from .._checks import check_tensor
 from .._normalization import RunningScale
 from ..context import Context
 from ..errors import DNIError, SynthesizerError
@@ -91,6 +92,7 @@ class CriticInterface(TemporalInterface):
         Raises:
             DNIError: They are of another shape.
         """
+        check_tensor(f"{self.owner}: what observe() takes", losses)
         if losses.dim() != 1:
             raise DNIError(
                 f"{self.owner}: observe() takes one loss for each sample, but got shape "
@@ -109,11 +111,11 @@ class CriticInterface(TemporalInterface):
         self.observed.to(self.moments.values.new_zeros(()))
         return self
 
-    def get_extra_state(self) -> dict[str, Any]:
+    def saved_tree(self) -> dict[str, Any]:
         """Return the state of the base class, and the losses observed so far."""
-        return {**super().get_extra_state(), "returns": self.observed.state_dict()}
+        return {**super().saved_tree(), "returns": self.observed.state_dict()}
 
-    def set_extra_state(self, state: dict[str, Any]) -> None:
+    def load_tree(self, state: Mapping[str, Any]) -> None:
         """Continue from a saved state."""
-        super().set_extra_state(state)
+        super().load_tree(state)
         self.observed.load_state_dict(state["returns"])

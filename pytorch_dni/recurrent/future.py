@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from .._checks import check_choice, check_flag, check_number, check_whole
 from ..errors import DNIError
 
 TARGETS = ("bootstrap", "returns", "traces")
@@ -54,17 +55,25 @@ class FutureGradient:
     auxiliary: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.factor < 0 or (self.bound is not None and self.bound <= 0):
-            raise DNIError(
-                f"factor must not be negative and bound must be above 0, got {self.factor} and "
-                f"{self.bound}"
-            )
-        if self.probe < 2:
-            raise DNIError(f"probe must be at least 2, got {self.probe}")
-        if self.target not in TARGETS:
-            raise DNIError(f"target must be one of {', '.join(TARGETS)}, not {self.target!r}")
-        if self.windows < 1 or not 0 <= self.lambda_ <= 1 or self.auxiliary < 0:
-            raise DNIError(
-                "windows must be at least 1, lambda_ from 0 to 1 and auxiliary not negative, got "
-                f"{self.windows}, {self.lambda_} and {self.auxiliary}"
-            )
+        check_number("factor", self.factor, 0)
+        if self.bound is not None:
+            check_number("bound", self.bound, 0)
+            if not self.bound:
+                raise DNIError("bound must be above 0, got 0")
+        check_whole("probe", self.probe, 2)
+        check_flag("guard", self.guard)
+        check_choice("target", self.target, TARGETS)
+        check_whole("windows", self.windows, 1)
+        check_number("lambda_", self.lambda_, 0, 1)
+        check_number("auxiliary", self.auxiliary, 0)
+
+
+def check_future(future: FutureGradient | None) -> FutureGradient:
+    """Return the settings that the user gave, or the defaults for None.
+
+    Raises:
+        DNIError: They are of another kind.
+    """
+    if future is not None and not isinstance(future, FutureGradient):
+        raise DNIError(f"future must be a FutureGradient or None, not {type(future).__name__}")
+    return FutureGradient() if future is None else future

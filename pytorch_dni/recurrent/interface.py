@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import nn, Tensor
 
+from .._checkpoint import number
+from .._checks import whole
 from .._normalization import RunningScale
 from .._tree import floating_tensors
 from ..context import Context, current_context
@@ -22,7 +24,7 @@ from ..synthesizers import DNI_Network
 from ._auxiliary import Auxiliary, auxiliary_for
 from ._kinds import check_kind
 from ._stability import bounded, Guard, GUARD_EVERY, Injection, NO_INJECTION, ProbeScale
-from .future import FutureGradient
+from .future import check_future, FutureGradient
 from .spec import join_state, split_state
 
 
@@ -65,8 +67,8 @@ class TemporalInterface(BackwardInterface):
         object.__setattr__(self, "auxiliary", None)  # the base class asks for what is trained
         super().__init__(synthesizer, **options)
         check_kind(synthesizer, self.owner)
-        self.future = FutureGradient() if future is None else future
-        self.batch_dim = batch_dim
+        self.future = check_future(future)
+        self.batch_dim = whole("batch_dim", batch_dim)
         self.windows = 0
         self.guard = Guard(self.owner)
         self.injection = NO_INJECTION  # into the window that is backpropagated
@@ -75,10 +77,9 @@ class TemporalInterface(BackwardInterface):
 
     def _add_auxiliary(self) -> None:
         auxiliary = auxiliary_for(self.synthesizer, self.owner, self.moments.values)
-        if self.trains_itself:
-            object.__setattr__(self, "auxiliary", auxiliary)  # no submodule, as the synthesizer
-        else:
-            self.auxiliary = auxiliary
+        # No submodule, as the synthesizer, where it is trained here.
+        set_attribute = object.__setattr__ if self.trains_itself else nn.Module.__setattr__
+        set_attribute(self, "auxiliary", auxiliary)
         self.learner.add([(auxiliary, DNI_Network.default_lr)], self.name or "")
 
     def trained(self) -> list[Trained]:
@@ -157,8 +158,7 @@ class TemporalInterface(BackwardInterface):
         has_no_unit = self.scale is not None and not self.scale.count
         if has_no_unit or not self.guard.injects:
             factor = 0.0
-        measures = isinstance(self.scale, ProbeScale)
-        probes = measures and self.windows % self.future.probe == 0
+        probes = isinstance(self.scale, ProbeScale) and self.windows % self.future.probe == 0
         self.injection = Injection(factor, probes)
         if self.injection.is_empty:
             return torch.zeros_like(state)
@@ -277,17 +277,17 @@ class TemporalInterface(BackwardInterface):
             self.learn_from(trigger, context, true)
         return None
 
-    def get_extra_state(self) -> dict[str, Any]:
+    def saved_tree(self) -> dict[str, Any]:
         """Return the state of the base class, of the guard, and of the auxiliary task."""
         own: dict[str, Any] = {"windows": self.windows, "injects": self.guard.state_dict()}
         if self.auxiliary is not None and self.trains_itself:
-            own["auxiliary"] = self.auxiliary.state_dict()
-        return {**super().get_extra_state(), **own}
+            own["auxiliary"] = {**self.auxiliary.state_dict()}
+        return {**super().saved_tree(), **own}
 
-    def set_extra_state(self, state: dict[str, Any]) -> None:
+    def load_tree(self, state: Mapping[str, Any]) -> None:
         """Continue from a saved state."""
-        super().set_extra_state(state)
-        self.windows = int(state["windows"])
+        super().load_tree(state)
+        self.windows = number(state["windows"])
         self.guard.load_state_dict(state["injects"])
         if self.auxiliary is not None and self.trains_itself:
             self.auxiliary.load_state_dict(state["auxiliary"])

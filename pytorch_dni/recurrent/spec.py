@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn, Tensor
 
+from .._checks import check_whole
 from .._tree import floating_tensors, map_floating
 from ..errors import describe, DNIError
 
@@ -31,6 +33,14 @@ class StateSpec:
     keyword: str | None = None
     result: int | str | None = 1
     batch_dim: int = 0
+
+    def __post_init__(self) -> None:
+        check_whole("StateSpec: argument", self.argument, 0)
+        check_whole("StateSpec: batch_dim", self.batch_dim)
+        if self.keyword is not None and not isinstance(self.keyword, str):
+            raise DNIError(f"StateSpec: keyword must be a text or None, got {self.keyword!r}")
+        if self.result is not None and not isinstance(self.result, str):
+            check_whole("StateSpec: result, where it is no text or None,", self.result)
 
     def state_in(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Return the state in the arguments of a call; None where there is none."""
@@ -79,11 +89,13 @@ def join_state(state: Any, batch_dim: int) -> Tensor:
     """Concatenate all tensors of a state: ``(batch, features)``.
 
     Raises:
-        DNIError: There is no floating-point tensor, or the numbers of samples differ.
+        DNIError: There is no dense floating-point tensor, or the numbers of samples differ.
     """
     tensors = floating_tensors(state)
     if not tensors:
         raise DNIError(f"a state must hold floating-point tensors, but this is {state!r}")
+    if any(tensor.layout != torch.strided for tensor in tensors):
+        raise DNIError(f"the tensors of a state must be dense, but this is {state!r}")
     rows = [_rows(tensor, batch_dim) for tensor in tensors]
     if len({len(row) for row in rows}) > 1:
         shapes = ", ".join(str(tuple(tensor.shape)) for tensor in tensors)
@@ -110,7 +122,7 @@ def _rows(tensor: Tensor, batch_dim: int) -> Tensor:
     if not -tensor.dim() <= batch_dim < tensor.dim():
         return tensor.reshape(1, -1)  # a single sample
     moved = tensor.movedim(batch_dim, 0)
-    return moved.reshape(len(moved), -1)
+    return moved.reshape(len(moved), math.prod(moved.shape[1:]))
 
 
 def _tensor(rows: Tensor, like: Tensor, batch_dim: int) -> Tensor:

@@ -7,6 +7,7 @@ from typing import cast, NamedTuple
 import torch
 from torch import nn, Tensor
 
+from .._checks import check_choice, check_whole
 from .._gradients import ParameterGrads
 from .._torch import (
     batch_norm_backward,
@@ -69,10 +70,8 @@ class MLP(nn.Module):
         activation: str = "relu",
     ) -> None:
         super().__init__()
-        if num_layers < 0:
-            raise SynthesizerError(f"num_layers must not be negative, got {num_layers}")
-        if norm not in ("batch", "layer", None):
-            raise SynthesizerError(f"norm must be 'batch', 'layer' or None, not {norm!r}")
+        check_whole("num_layers", num_layers, 0, SynthesizerError)
+        check_choice("norm", norm, ("batch", "layer", None), SynthesizerError)
         self.norm = norm
         self.activation = activation
         sizes = [input_size, *[hidden_size] * num_layers, output_size]

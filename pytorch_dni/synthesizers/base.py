@@ -7,6 +7,7 @@ from typing import Any, ClassVar, TYPE_CHECKING
 import torch
 from torch import nn, Size, Tensor
 
+from .._checks import check_whole
 from .._gradients import parameter_grads, ParameterGrads
 from ..errors import SynthesizerError
 from ._mlp import MLP
@@ -59,6 +60,9 @@ class DNI_Network(nn.Module):
 
     def __init__(self, input_size: int, hidden_size: int, output_size: int) -> None:
         super().__init__()
+        sizes = {"input_size": input_size, "hidden_size": hidden_size, "output_size": output_size}
+        for name, size in sizes.items():
+            check_whole(f"{type(self).__name__}: {name}", size, 1, SynthesizerError)
         self.input_size = input_size
         self.hidden_size = hidden_size
         self.output_size = output_size

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn, Tensor
 
+from .._checks import check_whole
 from ..errors import ContextError, SynthesizerError
 from ._init import init_zero_
 from ._mlp import MLP
@@ -57,10 +58,8 @@ class BasicSynthesizer(nn.Module):
             "context_dim": 1 if context_dim is None else context_dim,
         }
         for name, size in sizes.items():
-            if not isinstance(size, int) or isinstance(size, bool) or size < 1:
-                raise SynthesizerError(
-                    f"BasicSynthesizer: {name} must be a positive integer, got {size!r}"
-                )
+            check_whole(f"BasicSynthesizer: {name}", size, 1, SynthesizerError)
+        check_whole("BasicSynthesizer: n_hidden", n_hidden, 0, SynthesizerError)
         self.layers = MLP(self.trigger_dim + (context_dim or 0), hidden, output_dim, n_hidden, norm)
         init_zero_(self.layers.last)
 

@@ -6,6 +6,7 @@ from typing import Any, ClassVar, TYPE_CHECKING
 
 from torch import nn, Size, Tensor
 
+from .._checks import check_choice, check_flag, check_whole
 from ..errors import SynthesizerError
 from ._init import init_zero_
 from .base import DNI_Network, Hidden
@@ -47,10 +48,12 @@ class Conv2d_DNI(DNI_Network):
     ) -> None:
         super().__init__(input_size, hidden_size, output_size)
         self.takes_error = takes_error
+        check_flag("takes_error", takes_error, SynthesizerError)
+        check_whole("num_layers", num_layers, 0, SynthesizerError)
+        check_whole("kernel_size", kernel_size, 1, SynthesizerError)
         if kernel_size % 2 == 0:
             raise SynthesizerError(f"kernel_size must be odd to keep the resolution: {kernel_size}")
-        if norm not in ("batch", "layer", None):
-            raise SynthesizerError(f"norm must be 'layer', 'batch' or None, not {norm!r}")
+        check_choice("norm", norm, ("batch", "layer", None), SynthesizerError)
         layers: list[nn.Module] = []
         size = input_size
         for _ in range(num_layers):

@@ -6,6 +6,7 @@ from typing import Any, ClassVar, TYPE_CHECKING
 
 from torch import Size, Tensor
 
+from .._checks import check_choice, check_number, check_whole
 from ..errors import SynthesizerError
 from ._init import init_zero_
 from ._mlp import MLP
@@ -53,13 +54,9 @@ class Critic_DNI(DNI_Network):
         discount: float = 0.9,
     ) -> None:
         super().__init__(input_size, hidden_size, output_size)
-        if norm not in ("layer", None):
-            raise SynthesizerError(f"a critic's norm must be 'layer' or None, not {norm!r}")
-        if horizon < 1 or not 0 <= discount <= 1:
-            raise SynthesizerError(
-                "a critic's horizon must be at least 1 and its discount from 0 to 1, got "
-                f"{horizon} and {discount}"
-            )
+        check_choice("a critic's norm", norm, ("layer", None), SynthesizerError)
+        check_whole("a critic's horizon", horizon, 1, SynthesizerError)
+        check_number("a critic's discount", discount, 0, 1, SynthesizerError)
         self.horizon, self.discount = horizon, discount
         self.layers = MLP(input_size, hidden_size, 1, num_layers, norm)
         init_zero_(self.layers.last)

@@ -7,6 +7,7 @@ from typing import Any, ClassVar, NamedTuple, TYPE_CHECKING
 
 from torch import nn, Size, Tensor
 
+from .._checks import check_flag, check_shape, check_whole
 from .._gradients import parameter_grads, ParameterGrads
 from ..errors import SynthesizerError
 from ._error_maps import error_map, MapTape
@@ -89,6 +90,11 @@ class Feedback_DNI(DNI_Network):
         identity: bool = False,
         max_parameters: int = _MAX_PARAMETERS,
     ) -> None:
+        check_shape(f"{type(self).__name__}: shape", shape, SynthesizerError)
+        check_shape(f"{type(self).__name__}: error_shape", error_shape, SynthesizerError)
+        check_flag("gate", gate, SynthesizerError)
+        check_flag("identity", identity, SynthesizerError)
+        check_whole("max_parameters", max_parameters, 1, SynthesizerError)
         features = shape[-1]
         hidden = max(32, features // 4) if hidden_size is None else hidden_size
         super().__init__(features, hidden, features)

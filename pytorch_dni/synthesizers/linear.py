@@ -4,6 +4,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from .._checks import check_flag
+from ..errors import SynthesizerError
 from ._init import init_zero_
 from ._mlp import MLP
 from .base import DNI_Network, Hidden
@@ -38,6 +40,7 @@ class Linear_DNI(DNI_Network):
         takes_error: bool = False,
     ) -> None:
         super().__init__(input_size, hidden_size, output_size)
+        check_flag("takes_error", takes_error, SynthesizerError)
         self.takes_error = takes_error
         self.layers = MLP(input_size, hidden_size, output_size, num_layers, norm, self.activation)
         init_zero_(self.layers.last)

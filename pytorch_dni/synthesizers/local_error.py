@@ -8,7 +8,9 @@ from typing import Any, ClassVar, TYPE_CHECKING
 from torch import nn, Size, Tensor
 from torch.nn import functional as F
 
+from .._checks import check_flag, check_shape, check_whole
 from .._gradients import ParameterGrads
+from ..errors import SynthesizerError
 from .feedback import Feedback_DNI
 from .local_loss import LocalLoss_DNI
 
@@ -55,6 +57,11 @@ class LocalError_DNI(LocalLoss_DNI):
         pool: int | None = 4,
         gate: bool = False,
     ) -> None:
+        check_shape("LocalError_DNI: shape", shape, SynthesizerError)
+        check_whole("context_size", context_size, 1, SynthesizerError)
+        check_flag("gate", gate, SynthesizerError)
+        if pool is not None:
+            check_whole("pool", pool, 1, SynthesizerError)
         features = shape[-1]
         if len(shape) == 4 and pool is not None:
             features *= min(pool, shape[1]) * min(pool, shape[2])
@@ -90,6 +97,7 @@ class LocalError_DNI(LocalLoss_DNI):
             ``(batch, *positions, context_size)``, equal at positions that the target lacks; and
             the gradients, which are not written to ``grad``.
         """
+        target = self.at_positions(activation, target)
         prediction, tape = self.head.record(self._rows(activation, target))
         error = self._error(prediction, target)
         _, grads = self.head.backpropagate(tape, error)

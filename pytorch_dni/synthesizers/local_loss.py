@@ -9,9 +9,11 @@ import torch
 from torch import Size, Tensor
 from torch.nn import functional as F
 
+from .._checks import check_whole
 from .._gradients import ParameterGrads
 from .._torch import log_softmax_backward, nll_loss_backward, nll_loss_forward
-from ..errors import ContextError, SynthesizerError
+from ..context import is_of_other_resolution, resized
+from ..errors import ContextShapeError, SynthesizerError
 from ._mlp import MLP
 from .base import DNI_Network, Hidden
 
@@ -58,6 +60,10 @@ class LocalLoss_DNI(DNI_Network):
         pool: int | None = 4,
     ) -> None:
         super().__init__(input_size, hidden_size, output_size)
+        if not callable(loss):
+            raise SynthesizerError(f"loss must be a function, not {type(loss).__name__}")
+        if pool is not None:
+            check_whole("pool", pool, 1, SynthesizerError)
         self.criterion = loss
         self.pool = pool
         self.head = MLP(input_size, hidden_size, output_size, num_layers, norm)
@@ -90,11 +96,13 @@ class LocalLoss_DNI(DNI_Network):
         Args:
             activation: Features last: ``(batch, *positions, features)``.
             target: Labels ``(*leading)`` or regression targets ``(*leading, output_size)``.
-                Positions that the target lacks are averaged, or pooled where they form a map.
+                Positions that the target lacks are averaged, or pooled where they form a map. A
+                target at positions of another resolution is resized by nearest neighbours.
 
         Raises:
             ContextError: The shapes do not fit each other.
         """
+        target = self.at_positions(activation, target)
         prediction, _ = self(self._rows(activation, target), None)
         return self._criterion(prediction, target)
 
@@ -102,6 +110,7 @@ class LocalLoss_DNI(DNI_Network):
         self, activation: Tensor, target: Tensor, gain: Tensor
     ) -> tuple[Tensor, ParameterGrads]:
         """Compute the same as in the base class, but without autograd in the head."""
+        target = self.at_positions(activation, target)
         rows = leaf = activation
         if not self._at_each_position(activation, target):
             with torch.enable_grad():
@@ -139,20 +148,38 @@ class LocalLoss_DNI(DNI_Network):
         if self._at_each_position(activation, target):
             return
         leading, positions = _leading(target), activation.shape[:-1]
+        remedy = "give one target for each sample"
         if self._pools(activation):
             fits = leading == positions[:1]
+            remedy += ", or pool=None and one target for each position"
         else:
-            fits = leading in (
-                positions[: len(leading)],
-                positions[len(positions) - len(leading) :],
-            )
+            missing = len(positions) - len(leading)
+            at_ends = positions[: len(leading)], positions[missing:]
+            fits = 0 <= missing < len(positions) and leading in at_ends
+            fits = fits or is_of_other_resolution(leading, positions)
+            remedy += ", or one for each position" if len(positions) > 1 else ""
         if not fits:
-            raise ContextError(
+            raise ContextShapeError(
                 f"{owner or type(self).__name__}: a context of shape {tuple(target.shape)} does "
                 f"not fit an activation of shape {tuple(activation.shape)} (features last), from "
-                "which a local head predicts it: give one target for each sample, or one for each "
-                "position (maps: with pool=None)"
+                f"which a local head predicts it: {remedy}"
             )
+
+    def at_positions(self, activation: Tensor, target: Tensor) -> Tensor:
+        """Return a target, resized where its positions are of another resolution."""
+        leading, positions = _leading(target), activation.shape[:-1]
+        if self._pools(activation) or leading == positions:
+            return target
+        if not is_of_other_resolution(leading, positions):
+            return target
+        if target.is_floating_point():
+            return resized(target, positions[1:])
+        return resized(target.double().unsqueeze(-1), positions[1:]).squeeze(-1).to(target.dtype)
+
+    def width(self, dimensions: int) -> int | None:
+        """Return the features that an activation must have; None where that depends on its map."""
+        pools = dimensions == 4 and self.pool is not None
+        return None if pools else self.input_size
 
     def _rows(self, activation: Tensor, target: Tensor) -> Tensor:
         """Reduce the activation to the positions of the target: ``(*leading, input_size)``."""

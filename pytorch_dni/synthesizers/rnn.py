@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 
 from torch import nn, Tensor
 
+from .._checks import check_choice, check_flag, check_whole
 from ..errors import SynthesizerError
 from ._init import init_zero_
 from .base import DNI_Network, Hidden
@@ -48,9 +49,11 @@ class RNN_DNI(DNI_Network):
         takes_error: bool = False,
     ) -> None:
         super().__init__(input_size, hidden_size, output_size)
+        for name, flag in (("batch_first", batch_first), ("takes_error", takes_error)):
+            check_flag(name, flag, SynthesizerError)
+        check_whole("num_layers", num_layers, 1, SynthesizerError)
+        check_choice("cell", cell, [*_CELLS], SynthesizerError)
         self.takes_error = takes_error
-        if cell not in _CELLS:
-            raise SynthesizerError(f"cell must be one of {', '.join(_CELLS)}, not {cell!r}")
         kind, options = _CELLS[cell]
         self.batch_first = batch_first
         self.rnn = kind(input_size, hidden_size, num_layers, batch_first=True, **options)
@@ -61,6 +64,8 @@ class RNN_DNI(DNI_Network):
         """Predict along the sequence; a ``hidden`` of another batch size is ignored."""
         time_major = input.dim() == 3 and not self.batch_first
         steps = input.transpose(0, 1) if time_major else input
+        if not steps.numel():  # an empty batch: PyTorch's recurrent layers refuse it
+            return self.output.weight.new_zeros(*input.shape[:-1], self.output_size), hidden
         sequence = steps.reshape(steps.shape[0], -1, steps.shape[-1])
         states, hidden = self.rnn(sequence, self._fitting(hidden, len(sequence)))
         predicted = self.output(states).reshape(*steps.shape[:-1], self.output_size)

@@ -108,6 +108,17 @@ def test_tensors_in_objects_get_their_gradients(name, way):
         assert all(grad is not None for grad in step.values())
 
 
+@pytest.mark.parametrize("way", DETACHING)
+@pytest.mark.parametrize("name", SHOWN)
+def test_they_get_them_behind_frozen_layers(name, way):
+    wrap, loss = SHOWN[name]
+    net = wrapped(wrap, way)
+    net.network.c.requires_grad_(False)
+    for step in gradients(net, loss):
+        assert step.pop("c.weight") is step.pop("c.bias") is None
+        assert all(grad is not None for grad in step.values())
+
+
 @pytest.mark.parametrize("name", SHOWN)
 def test_gradients_equal_those_of_the_default_way(name):
     wrap, loss = SHOWN[name]

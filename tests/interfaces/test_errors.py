@@ -24,6 +24,7 @@ from pytorch_dni import (
     synthesizer_context,
     SynthesizerError,
 )
+from tests.support.checkpoints import assert_same_state
 from tests.support.primitives import activation
 
 
@@ -37,13 +38,10 @@ def both():
     )
     before = copy.deepcopy(cut.state_dict())
     yield cut
+    assert_same_state(before, cut.state_dict())
     for direction in ("forward_interface", "backward_interface"):
-        old, new = (s[f"{direction}._extra_state"] for s in (before, cut.state_dict()))
-        assert old["learner"]["steps"] == new["learner"]["steps"] == 0
-        assert old["scale"] == new["scale"]
-        assert new["moments"]["updates"] == 0
-        for key, value in old["synthesizer"].items():
-            assert torch.equal(value, new["synthesizer"][key])
+        assert before[f"{direction}._dni.learner.steps"] == 0
+        assert before[f"{direction}._dni.moments.updates"] == 0
 
 
 LABELS = torch.tensor([0, 1, 2, 3, 0, 1])
@@ -201,8 +199,9 @@ def test_errors_of_an_interface_without_a_name_state_its_types():
 
 def test_a_state_with_another_optimizer_is_an_error():
     one, other = (BackwardInterface(BasicSynthesizer(5), optim=o) for o in ("adam", None))
-    state = {"_extra_state": one.state_dict()["_extra_state"], **other.state_dict()}
-    state["_extra_state"] = one.state_dict()["_extra_state"]
+    own = {k: v for k, v in one.state_dict().items() if k.startswith("_dni.")}
+    synthesizer = {k: v for k, v in other.state_dict().items() if not k.startswith("_dni.")}
+    state = {**synthesizer, **own}
     with pytest.raises(CheckpointError, match="optim"):
         other.load_state_dict(state)
 

@@ -113,10 +113,10 @@ def test_a_double_backward_pass_at_lambda_one_is_that_of_the_network(unlock):
 
 @pytest.mark.parametrize(
     "options",
-    [*OPTIONS.values(), {"update_probability": 0.5, "unlock": "update"}],
+    [*OPTIONS.values(), {"unlock": "full"}],
     ids=str,
 )
 def test_a_double_backward_pass_through_synthetic_gradients_is_an_error(options):
     net, x = wrapped(options), torch.randn(8, 12)
-    with pytest.raises(DNIError, match="create_graph=True reached a cut"):
+    with pytest.raises(DNIError, match="cannot be differentiated again"):
         penalty(net, x)

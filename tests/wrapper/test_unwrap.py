@@ -6,19 +6,9 @@ import pytest
 import torch
 
 from pytorch_dni import DNI
+from tests.support.hooks import fingerprint
 from tests.support.wrapped import on, WAYS
 from tests.support.zoo import mlp, ZOO
-
-
-def fingerprint(network):
-    return {
-        name: (
-            type(m),
-            sorted(vars(m)),
-            [len(v) for k, v in sorted(vars(m).items()) if "hooks" in k],
-        )
-        for name, m in network.named_modules()
-    }
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -1,0 +1,58 @@
+"""A forward pass that the library refuses changes nothing in the network."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from ._buffers import BufferCopies
+from ._tree import tensor_shapes
+from .context import current_context
+
+
+class Refusal:
+    """Restores the buffers of a network after a forward pass that was refused.
+
+    Whether a context fits is known at a cut, when layers before it have run, and may have changed
+    their buffers (BatchNorm). So the buffers are copied before a pass that may be refused: one
+    whose context and inputs are not of the same shapes as those of the last pass.
+
+    Args:
+        network: The network.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        self._network = network
+        self._accepted: object = None  # of the last pass: the shapes by which it may be refused
+        self._running: object = None
+        self._copies: BufferCopies | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Copies belong to the buffers of one network.
+        return {**self.__dict__, "_copies": None}
+
+    def begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        """Begin a forward pass with these arguments; return whether it is one of training."""
+        self._copies = None
+        if not (self._network.training and torch.is_grad_enabled()):
+            return False
+        context = current_context()
+        self._running = True
+        if context is not None:
+            self._running = (context.raw.shape, context.raw.dtype, tensor_shapes((args, kwargs)))
+        if self._running != self._accepted:
+            self._copies = BufferCopies(self._network)
+        return True
+
+    def accept(self) -> None:
+        """Note that the pass has ended well."""
+        if self._copies is not None:
+            self._accepted, self._copies = self._running, None
+
+    def restore(self, refused: bool) -> None:
+        """End a pass that raised; ``refused`` restores the buffers."""
+        copies, self._copies = self._copies, None
+        if refused and copies is not None:
+            copies.restore()
