@@ -2,6 +2,10 @@
 
 The network is trained with learned feedback, and only steps without exact gradients are measured:
 once the error is known, no part waits for another one.
+
+On two cores it does not pay, so the library has no option for it: over one thread, two parts at a
+time took 0.80 to 1.05 of the time, two threads inside operators 0.66 to 0.78, and both 0.67 to 0.97
+(three networks, AMD EPYC, torch 2.13.0).
 """
 
 from __future__ import annotations
