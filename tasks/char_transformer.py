@@ -9,7 +9,6 @@ import argparse
 import math
 import sys
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 import torch
 from torch import nn, Tensor
@@ -17,7 +16,7 @@ from torch.nn import functional as F
 
 from . import comparison, comparison_options, options
 from .errors import TaskError
-from .language_runs import PennTreebank
+from .language_runs import add_text_folder, PennTreebank
 from .modes import Configuration
 from .task import Batch, step_generator, Task
 
@@ -132,15 +131,7 @@ def parser() -> options.Parser:
     parser = comparison_options.equal_comparison_parser(
         "char_transformer", __doc__, batch=32, every=200, default_length="600"
     )
-    data = options.data_folder()
-    parser.add_argument(
-        "--data",
-        type=Path,
-        default=None if data is None else data / "ptb",
-        metavar="DIR",
-        help="folder of ptb.train.txt, ptb.valid.txt and ptb.test.txt "
-        "(default: ptb in the folder of the environment variable DNI_DATA)",
-    )
+    add_text_folder(parser)
     parser.add_integer("--length", 32, "number of positions")
     parser.add_integer("--hidden", 96, f"number of features, a multiple of {_FEATURES_PER_HEAD}")
     parser.add_integer("--depth", 4, "number of blocks")

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from pytorch_dni import FutureGradient
 
+from . import options
 from .cells import CELLS
 from .errors import TaskError
 from .plots import HistoryEntry
@@ -26,6 +27,19 @@ MODES = {
 }
 _SPLITS = ("train", "valid", "test")
 _VALIDATION_BATCH, _VALIDATION_WINDOW = 10, 200
+
+
+def add_text_folder(parser: options.Parser) -> None:
+    """Add the option ``--data``, the folder of the texts."""
+    data = options.data_folder()
+    parser.add_argument(
+        "--data",
+        type=Path,
+        default=None if data is None else data / "ptb",
+        metavar="DIR",
+        help="folder of ptb.train.txt, ptb.valid.txt and ptb.test.txt "
+        "(default: ptb in the folder of the environment variable DNI_DATA)",
+    )
 
 
 class PennTreebank:

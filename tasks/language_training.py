@@ -6,7 +6,6 @@ import argparse
 import json
 import statistics
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import torch
 
@@ -14,7 +13,7 @@ from pytorch_dni import FutureGradient
 
 from . import files, options, plots, window_options
 from .errors import TaskError
-from .language_runs import LanguageModel, LanguageRun, MODES, PennTreebank
+from .language_runs import add_text_folder, LanguageModel, LanguageRun, MODES, PennTreebank
 from .tables import format_table
 from .window_training import by_mode, milliseconds_per_update, train_in_turn
 
@@ -32,15 +31,7 @@ def language_parser(task: str, description: str | None, *, hidden: int) -> optio
     """
     parser = options.Parser(prog=f"python -m tasks.{task}", description=description)
     parser.set_defaults(task=task)
-    data = options.data_folder()
-    parser.add_argument(
-        "--data",
-        type=Path,
-        default=None if data is None else data / "ptb",
-        metavar="DIR",
-        help="folder of ptb.train.txt, ptb.valid.txt and ptb.test.txt "
-        "(default: ptb in the folder of the environment variable DNI_DATA)",
-    )
+    add_text_folder(parser)
     parser.add_modes(MODES)
     window_options.add_window_options(
         parser,

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from pytorch_dni import StateSpec
+from pytorch_dni import DNI, StateSpec
 
 
 class Sequence(nn.Module):
@@ -110,3 +110,14 @@ def side_by_side(state, name):
         by_sample = t.transpose(0, 1) if name in ("lstm", "gru", "rnn") else t
         rows.append(by_sample.reshape(by_sample.shape[0], -1))
     return torch.cat(rows, 1)
+
+
+def trained_on_windows():
+    """Return a wrapped recurrent net after three windows."""
+    torch.manual_seed(0)
+    net = DNI(Sequence(nn.GRU).double())
+    state = None
+    for x, y in data(windows=3):
+        out, state = net(x, state)
+        (out - y).square().mean().backward()
+    return net

@@ -12,18 +12,8 @@ from torch import nn
 
 from pytorch_dni import CheckpointError, DNI, Linear_DNI, RNN_DNI, SynthesizerError
 from tests.support.checkpoints import assert_same_state, cloned, structure, with_structure
-from tests.support.recurrent_zoo import data, Sequence
+from tests.support.recurrent_zoo import trained_on_windows
 from tests.support.wrapped import Run
-
-
-def windows():
-    torch.manual_seed(0)
-    net = DNI(Sequence(nn.GRU).double())
-    state = None
-    for x, y in data(windows=3):
-        out, state = net(x, state)
-        (out - y).square().mean().backward()
-    return net
 
 
 def in_space(**options):
@@ -38,7 +28,7 @@ MAKE = {
     "feedback": functools.partial(in_space, context_size=None),
     "recurrent": functools.partial(in_space, dni_network=RNN_DNI, hidden_size=5),
     "full": functools.partial(in_space, unlock="full"),
-    "windows": windows,
+    "windows": trained_on_windows,
 }
 NONSENSE = {
     "none": None,

@@ -19,18 +19,8 @@ from pytorch_dni import (
     RNN_DNI,
 )
 from tests.support.checkpoints import assert_same_state, cloned, through_file
-from tests.support.recurrent_zoo import data, Sequence
+from tests.support.recurrent_zoo import trained_on_windows
 from tests.support.wrapped import assert_equal, classifier, Run
-
-
-def windows():
-    torch.manual_seed(0)
-    net = DNI(Sequence(nn.GRU).double())
-    state = None
-    for x, y in data(windows=3):
-        out, state = net(x, state)
-        (out - y).square().mean().backward()
-    return net
 
 
 def trained(**options):
@@ -67,7 +57,7 @@ def assert_separate_tensors(state):
 @pytest.mark.parametrize("kind", [*KINDS, "recurrent", "windows", "fresh"])
 def test_every_value_is_a_contiguous_tensor_by_itself(kind):
     if kind == "windows":
-        net = windows()
+        net = trained_on_windows()
     elif kind == "recurrent":
         net = trained(dni_network=RNN_DNI, hidden_size=5)
     else:
