@@ -34,6 +34,8 @@ class Comparison:
         configurations: One for each row of the table.
         seeds: Each determines initial weights, which all configurations share, and the data.
         device: Where the networks are trained.
+        decay_steps: Number of steps in which the learning rate falls to zero, along half a period
+            of a cosine; None for a constant learning rate.
 
     Attributes:
         runs: One run for each seed and configuration.
@@ -47,6 +49,7 @@ class Comparison:
         configurations: Sequence[Configuration],
         seeds: Sequence[int],
         device: torch.device,
+        decay_steps: int | None = None,
     ) -> None:
         self.runs: list[TrainingRun] = []
         self.step = 0
@@ -60,7 +63,7 @@ class Comparison:
                 # The copy is moved, not the original: copying the weights of a recurrent layer on
                 # the device would lose their layout for cuDNN.
                 moved = copy.deepcopy(network).to(device)
-                self.runs.append(TrainingRun(configuration, seed, moved, task))
+                self.runs.append(TrainingRun(configuration, seed, moved, task, decay_steps))
 
     def train(self, total: int, every: int, save: Callable[[], None]) -> None:
         """Train until ``total`` steps; evaluate and save every ``every`` steps and at the end."""
@@ -175,9 +178,15 @@ def _compare(
     args, checkpoint = comparison_options.parse(parser, argv)
     folder = output_folder.OutputFolder(args.out, args.resume)
     task, configurations = prepare(args)
-    comparison = Comparison(task, configurations, args.seed, args.device)
     total = _total_steps(args, task, checkpoint)
+    decay_steps = total if args.decay else None
+    comparison = Comparison(task, configurations, args.seed, args.device, decay_steps)
     if checkpoint is not None:
+        if args.decay and total != checkpoint["total"]:
+            raise TaskError(
+                "with --decay, the learning rate falls over the whole run: a run of "
+                f"{checkpoint['total']} steps cannot be continued to another number of steps"
+            )
         _resume(comparison, checkpoint, total)
     folder.create()
     kept = {

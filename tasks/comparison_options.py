@@ -44,6 +44,8 @@ def comparison_parser(
     parser.add_integer("--steps", None, f"training steps (default: {default_length})")
     parser.add_integer("--batch", batch, "samples in a training step", minimum=2)
     parser.add_number("--lr", lr, "learning rate of the network, the same for all modes")
+    decay = "let the learning rate fall to zero over the run, along half a period of a cosine"
+    parser.add_argument("--decay", action="store_true", help=decay)
     grad_lr = "learning rate of the synthesizers (default: depends on their class)"
     parser.add_number("--grad-lr", None, grad_lr)
     parser.add_seeds()

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import nn, Tensor
+from torch.optim.lr_scheduler import LambdaLR
 
 from .modes import Configuration
 from .task import Batch, step_seed, Task
@@ -23,6 +25,8 @@ class TrainingRun:
         seed: Determines the random numbers of the training steps.
         network: The network, on the device.
         task: What it is trained on.
+        decay_steps: Number of steps in which the learning rate falls to zero, along half a period
+            of a cosine; None for a constant learning rate.
 
     Attributes:
         model: The network, wrapped as its mode needs it.
@@ -30,13 +34,19 @@ class TrainingRun:
     """
 
     def __init__(
-        self, configuration: Configuration, seed: int, network: nn.Module, task: Task
+        self,
+        configuration: Configuration,
+        seed: int,
+        network: nn.Module,
+        task: Task,
+        decay_steps: int | None = None,
     ) -> None:
         self.configuration = configuration
         self.seed = seed
         self.block_times: list[float | None] = []
         self._task = task
         self._optimizer = torch.optim.Adam(network.parameters(), lr=configuration.lr)
+        self._schedule = LambdaLR(self._optimizer, learning_rate_factor(decay_steps))
         self.model = configuration.wrap(network, self._optimizer, task)
         self._losses: list[Tensor] = []
         self._last: tuple[Tensor, Batch] | None = None  # output of the last step, and its batch
@@ -67,6 +77,7 @@ class TrainingRun:
         loss = self._task.loss(output, batch.target)
         loss.backward()
         self._optimizer.step()
+        self._schedule.step()
         synchronize(device)
         seconds = time.perf_counter() - start
         self._losses.append(loss.detach())
@@ -134,6 +145,7 @@ class TrainingRun:
             "label": self.configuration.label,
             "net": self.model.state_dict(),
             "optimizer": self._optimizer.state_dict(),
+            "steps": self._schedule.last_epoch,
             "block_times": self.block_times,
         }
 
@@ -141,4 +153,17 @@ class TrainingRun:
         """Continue the training of a saved state."""
         self.model.load_state_dict(state["net"])
         self._optimizer.load_state_dict(state["optimizer"])
+        self._schedule.last_epoch = state["steps"]
         self.block_times = list(state["block_times"])
+
+
+def learning_rate_factor(decay_steps: int | None) -> Callable[[int], float]:
+    """Return the function from the number of steps taken to the factor of the learning rate.
+
+    Args:
+        decay_steps: Number of steps in which the factor falls from 1 to 0, along half a period of a
+            cosine; None for a factor of 1.
+    """
+    if decay_steps is None:
+        return lambda step: 1.0
+    return lambda step: (1 + math.cos(math.pi * min(step / decay_steps, 1))) / 2

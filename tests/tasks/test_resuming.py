@@ -6,7 +6,7 @@ import os
 import pytest
 import torch
 
-from tasks import adding_task, argmax_task, copy_task, output_folder
+from tasks import adding_task, argmax_task, comparison, copy_task, output_folder, training_run
 from tests.support.programs import assert_equal_results, fails, run
 
 SMALL = ["--batch", "8", "--hidden", "8", "--length", "3", "--device", "cpu"]
@@ -20,6 +20,27 @@ def test_a_resumed_run_equals_an_uninterrupted_one(name, tmp_path):
     run(module, "--steps", 8, "--out", tmp_path / "a", "--resume", "--device", "cpu")
     run(module, *common, "--steps", 8, "--out", tmp_path / "b")
     assert_equal_results(tmp_path / "a", tmp_path / "b")
+
+
+def test_a_learning_rate_that_decays_goes_on_where_it_was(tmp_path, capsys, monkeypatch):
+    common = [*SMALL, "--every", 2, "--mode", "bp,feedback", "--steps", 8, "--decay"]
+    run(copy_task, *common, "--out", tmp_path / "b")
+    train = comparison.Comparison.train
+    half = lambda runs, total, *rest: train(runs, total // 2, *rest)  # noqa: E731
+    with monkeypatch.context() as patch:
+        patch.setattr(comparison.Comparison, "train", half)
+        run(copy_task, *common, "--out", tmp_path / "a")
+    message = fails(capsys, copy_task, "--resume", "--steps", 12, "--out", tmp_path / "a")
+    assert "cannot be continued to another number of steps" in message
+    run(copy_task, "--resume", "--out", tmp_path / "a", "--device", "cpu")
+    assert_equal_results(tmp_path / "a", tmp_path / "b")
+
+
+def test_the_learning_rate_decays_along_half_a_cosine():
+    factors = [training_run.learning_rate_factor(4)(step) for step in range(6)]
+    expected = [1, (1 + 0.5**0.5) / 2, 0.5, (1 - 0.5**0.5) / 2, 0, 0]
+    torch.testing.assert_close(torch.tensor(factors), torch.tensor(expected))
+    assert training_run.learning_rate_factor(None)(100) == 1
 
 
 def test_nothing_is_overwritten(tmp_path, capsys):
