@@ -53,8 +53,9 @@ class EagerCuts(CutMethod):
         if self._policy.current_lambda() == 0:
             inputs = floating_tensors((args, kwargs))
             learner = PassLearner(self._learner)
-            # PyTorch has an error for such backward passes, too, but it does not name the cut. A hook
-            # on each node takes time: only the passes up to the first that reaches the output get one.
+            # A later backward pass into a part that has learned is an error. PyTorch's own does not
+            # name the cut; a hook on each node does, and takes time. So only the forward passes up
+            # to the first backward pass that reaches the output have such hooks.
             closes = not self._delivered
             shared = (self._policy, self._copies)
             self._pass = EagerPass(inputs, learner, *shared, closes, self._note_delivery)
