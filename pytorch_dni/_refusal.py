@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ._buffers import BufferCopies
+from ._kept import BufferCopies
 from ._tree import tensor_shapes
 from .context import current_context
 

@@ -9,10 +9,10 @@ from torch import nn
 
 from ._arguments import Places
 from ._checkpoint import listed, mapping, number, reading
+from ._flat import flatten, unflatten
 from ._refusal import Refusal
 from ._saved import Load
-from ._tensors import flatten, unflatten
-from ._training_calls import TrainingThread
+from ._training_thread import TrainingThread
 from .cuts import (
     ContextFit,
     CutMethod,

@@ -12,8 +12,8 @@ import torch
 from torch import nn, Tensor
 
 from ._checkpoint import check_format, FORMAT, reading
-from ._tensors import flatten, read_number, STRUCTURE, unflatten
-from ._torch import version
+from ._flat import flatten, read_number, STRUCTURE, unflatten
+from ._kept import KeptTensors
 from .errors import CheckpointError
 
 OWN = "_dni"  # the first part of the names of entries that are not of parameters or buffers
@@ -200,45 +200,17 @@ def _unchanged_on_error(module: nn.Module) -> Iterator[None]:
     PyTorch loads what fits before it raises. The copies are on the CPU, so that a device needs no
     room for them.
     """
-    kept = [_KeptModule(child) for child in module.modules()]
+    kept = KeptTensors(on_cpu=True)
+    extras: list[tuple[nn.Module, Any]] = []
+    for child in module.modules():
+        kept.keep_parameters(child)
+        kept.keep_buffers(child)
+        if type(child).get_extra_state is not nn.Module.get_extra_state:
+            extras.append((child, copy.deepcopy(child.get_extra_state())))
     try:
         yield
     except BaseException:
-        for child in kept:
-            child.restore()
+        kept.restore()
+        for child, extra in extras:
+            child.set_extra_state(extra)
         raise
-
-
-class _KeptModule:
-    """What loading a module's own entries may change."""
-
-    def __init__(self, module: nn.Module) -> None:
-        self._module = module
-        own = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
-        self._tensors = [(name, t, _version(t), _copy_on_cpu(t)) for name, t in own]
-        self._extra: Any = None
-        if type(module).get_extra_state is not nn.Module.get_extra_state:
-            self._extra = copy.deepcopy(module.get_extra_state())
-
-    @torch.no_grad()
-    def restore(self) -> None:
-        """Put everything back."""
-        for name, tensor, number, saved in self._tensors:
-            if getattr(self._module, name) is not tensor:
-                setattr(self._module, name, tensor)
-            if saved is not None and (number is None or version(tensor) != number):
-                tensor.copy_(saved)
-        if type(self._module).get_extra_state is not nn.Module.get_extra_state:
-            self._module.set_extra_state(self._extra)
-
-
-def _version(tensor: Tensor) -> int | None:
-    """Return how often a tensor has been changed; None where PyTorch does not count it."""
-    return None if tensor.is_inference() else version(tensor)
-
-
-def _copy_on_cpu(tensor: Tensor) -> Tensor | None:
-    """Return a copy; None for a tensor without values."""
-    if tensor.is_meta or nn.parameter.is_lazy(tensor):
-        return None
-    return tensor.detach().to("cpu", copy=True)

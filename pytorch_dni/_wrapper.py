@@ -11,9 +11,9 @@ import torch
 from torch import nn, Tensor
 from torch.compiler import is_dynamo_compiling
 
-from ._forward import is_signed, signed_forward
 from ._rooms import Rooms
 from ._saved import Load, SavedModule
+from ._signature import is_signed, signed_forward
 from ._torch import apply_to_tensors, uncompiled
 from .cuts import Interface
 

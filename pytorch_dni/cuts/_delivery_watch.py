@@ -10,8 +10,25 @@ from torch.autograd.graph import Node
 
 from .._torch import is_reentrant_checkpoint
 from ..errors import DNIError
-from ..interfaces._autograd import detach_at_cut
+from ..interfaces._autograd import detach_at_cut, in_same_memory
 from ..placement._graph import walk
+
+
+def not_from_output(way: str, name: str, kind: str) -> DNIError:
+    """Return the error of a backward pass that does not come from the network's output.
+
+    Args:
+        way: The argument of ``DNI`` that needs it.
+        name: Name of the cut that the backward pass has reached.
+        kind: Name of the output's class.
+    """
+    return DNIError(
+        f"{way}: a backward pass reached the cut {name!r}, but no tensor of the network's output "
+        f"({kind}), at which earlier parts get their gradients. If the output hides its tensors in "
+        "an object, return tensors, or tuples, lists, dicts or dataclasses of them; if the loss is "
+        "computed from a tensor inside the network, add it to a loss of the output, in one "
+        f"backward pass; or leave {way} out"
+    )
 
 
 class DeliveryWatch:
@@ -61,14 +78,7 @@ class DeliveryWatch:
     def check(self, name: str) -> None:
         """Raise :class:`DNIError` where the part after a cut got a gradient, but no output did."""
         if not self._delivered:
-            raise DNIError(
-                f"exact_every: a backward pass reached the cut {name!r}, but no tensor of the "
-                f"network's output ({self._kind}), whose gradient starts the backward passes of "
-                "earlier parts. If the output hides its tensors in an object, return tensors, or "
-                "tuples, lists, dicts or dataclasses of them; if the loss is computed from a "
-                "tensor inside the network, add it to a loss of the output, in one backward pass; "
-                "or leave exact_every out"
-            )
+            raise not_from_output("exact_every", name, self._kind)
 
     def _check_checkpoints(self, part: str, tensors: Sequence[Tensor]) -> None:
         starts = [tensor.grad_fn for tensor in tensors if tensor.grad_fn is not None]
@@ -94,8 +104,8 @@ class _Entrance:
         self._watch = watch
 
     def forward_message(self, activation: Tensor) -> Tensor:
-        """Return the activation, with a count of changes of its own."""
-        return activation.new_empty(0).set_(activation)  # type: ignore[call-overload, no-any-return]
+        """Return the activation in the same memory."""
+        return in_same_memory(activation)
 
     def backward_message(self, grad: Tensor | None) -> None:
         """Check where a gradient has come from."""

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor
 
-from .._tree import replace_differentiable
+from .._objects import replace_differentiable
 from ..context import Context
 from ..interfaces import BackwardInterface
 from ..interfaces._autograd import attach_gradients

@@ -9,7 +9,7 @@ import torch
 from torch import nn, Tensor
 
 from .._checkpoint import building, loading, mapping, reading
-from .._tensors import Fixed
+from .._flat import Fixed
 from .._tree import TensorSpec
 from ..errors import CheckpointError
 from ..interfaces import BidirectionalInterface

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from .._checkpoint import listed, mapping, reading, text
-from .._tensors import Fixed
+from .._flat import Fixed
 from ..errors import CheckpointError
 from ..placement import CutPlan, Part, Site
 

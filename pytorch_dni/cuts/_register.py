@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from .._checkpoint import flag, reading
-from .._tensors import Fixed
+from .._flat import Fixed
 from ..placement import CutPlan, FirstRun, merged, Part, Site
 from ._compilation import CompiledParts
 from ._context_fit import ContextFit

@@ -11,7 +11,7 @@ from torch import Tensor
 from ..context import Context
 from ..cuts import InPlaceWatch, TriggerCopies, UpdatePolicy
 from ..interfaces import BackwardInterface
-from ..interfaces._autograd import detach_at_cut
+from ..interfaces._autograd import detach_at_cut, in_same_memory
 from ..interfaces._pass_learner import PassLearner
 from ..interfaces._pending import PendingUpdate
 from ..interfaces._prediction import Prediction
@@ -75,11 +75,8 @@ class EagerCut:
         return passed
 
     def forward_message(self, activation: Tensor) -> Tensor:
-        """Return the activation in the same memory, with a count of changes of its own.
-
-        The synthesizer may have saved the activation, and later layers may change it in place.
-        """
-        return activation.new_empty(0).set_(activation)  # type: ignore[call-overload, no-any-return]
+        """Return the activation in the same memory: the synthesizer may have saved it."""
+        return in_same_memory(activation)
 
     def wait_for_backward(self, check_delivered: Callable[[], None]) -> None:
         """Learn in the backward pass: no further cut comes before the network's output.

@@ -7,7 +7,8 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from .._tree import floating_tensors, replace_differentiable
+from .._objects import replace_differentiable
+from .._tree import floating_tensors
 from ..context import Context
 from ..cuts import CutMethod, Interface, TriggerCopies, UpdatePolicy
 from ..interfaces import BackwardInterface
@@ -38,6 +39,7 @@ class EagerCuts(CutMethod):
         self._learner = learner
         self._policy = policy
         self._copies = copies
+        self._delivered = False  # whether a backward pass has reached an output
         self._pass: EagerPass | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -51,7 +53,15 @@ class EagerCuts(CutMethod):
         if self._policy.current_lambda() == 0:
             inputs = floating_tensors((args, kwargs))
             learner = PassLearner(self._learner)
-            self._pass = EagerPass(inputs, learner, self._policy, self._copies)
+            # A later backward pass into a part that has learned is an error. PyTorch's own does not
+            # name the cut; a hook on each node does, and takes time. So only the forward passes up
+            # to the first backward pass that reaches the output have such hooks.
+            closes = not self._delivered
+            shared = (self._policy, self._copies)
+            self._pass = EagerPass(inputs, learner, *shared, closes, self._note_delivery)
+
+    def _note_delivery(self) -> None:
+        self._delivered = True
 
     def pass_cut(
         self, name: str, interface: Interface, activation: Tensor, context: Context | None

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from torch import Tensor
 
 from .._gradients import GradientSums
+from ..cuts._delivery_watch import not_from_output
 from ..errors import DNIError
 from ..interfaces._autograd import attach_gradients
 from ..interfaces._pass_learner import PassLearner
@@ -20,10 +21,12 @@ class GradientDelivery:
 
     Args:
         learner: Trains the synthesizers.
+        note: Called when a backward pass has reached the output.
     """
 
-    def __init__(self, learner: PassLearner) -> None:
+    def __init__(self, learner: PassLearner, note: Callable[[], None]) -> None:
         self._learner = learner
+        self._note = note
         self._grads: GradientSums[Tensor] = GradientSums()
         self._updates: list[PendingUpdate] = []
         self._delivered = False
@@ -46,13 +49,7 @@ class GradientDelivery:
             kind: Name of the output's class.
         """
         if not self._delivered:
-            raise DNIError(
-                f"eager: a backward pass reached the cut {name!r}, but no tensor of the network's "
-                f"output ({kind}), at which the gradients of earlier parts are delivered. If the "
-                "output hides its tensors in an object, return tensors, or tuples, lists, dicts or "
-                "dataclasses of them; if the loss is computed from a tensor inside the network, "
-                "add it to a loss of the output, in one backward pass; or leave eager out"
-            )
+            raise not_from_output("eager", name, kind)
 
     def attach(self, outputs: Sequence[Tensor]) -> list[Tensor]:
         """Return the network's outputs, in whose backward pass everything is delivered."""
@@ -70,6 +67,7 @@ class GradientDelivery:
                 "several backward passes through one graph leave eager out"
             )
         self._delivered = True
+        self._note()
         updates, self._updates = self._updates, []
         for update in updates:
             self._learner.collect(update)

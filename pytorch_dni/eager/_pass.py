@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import cast
 
@@ -29,6 +29,8 @@ class EagerPass:
         learner: Trains the synthesizers.
         policy: What passes each cut.
         copies: The cuts whose activation has to be copied.
+        closes: Whether a backward pass through a part that has learned raises an error of its own.
+        note: Called when a backward pass has reached the output.
     """
 
     def __init__(
@@ -37,13 +39,16 @@ class EagerPass:
         learner: PassLearner,
         policy: UpdatePolicy,
         copies: TriggerCopies,
+        closes: bool,
+        note: Callable[[], None],
     ) -> None:
         self._learner = learner
         self._policy = policy
         self._copies = copies
+        self._closes = closes
         self._entrances = [tensor for tensor in inputs if tensor.grad_fn is not None]
         self._chain = PartChain([cast(Node, tensor.grad_fn) for tensor in self._entrances])
-        self._delivery = GradientDelivery(learner)
+        self._delivery = GradientDelivery(learner, note)
         # The cut before, and the edge of the graph at which the part after it begins.
         self._before: tuple[EagerCut, GradientEdge] | None = None
         self._anchor: Tensor | None = None
@@ -78,7 +83,8 @@ class EagerPass:
         # The same mode as in a backward pass, which is outside of the scope of autocast.
         with synthesizer_mode(activation.device.type):
             self._learn(cut, activation, leaves)
-        close_graph(name, reached.nodes)
+        if self._closes:
+            close_graph(name, reached.nodes)
         self._anchor = leaves[0] if self._anchor is None else self._anchor
         passed = cut.detach(activation, self._anchor)
         edge = GradientEdge(cast(Node, passed.grad_fn), passed.output_nr)

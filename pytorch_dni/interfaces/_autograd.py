@@ -71,6 +71,14 @@ def attach_gradients(
     return attached
 
 
+def in_same_memory(activation: Tensor) -> Tensor:
+    """Return a tensor in the memory of another one, with a count of changes of its own.
+
+    A graph may have saved the other one, and later layers may change the returned one in place.
+    """
+    return activation.new_empty(0).set_(activation)  # type: ignore[call-overload, no-any-return]
+
+
 def first_order(grad: Tensor | None) -> Tensor | None:
     """Return a synthetic gradient that cannot be differentiated again, where somebody may try.
 

@@ -12,7 +12,8 @@ import torch
 from torch import nn, Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
-from .._tree import differentiable_tensors, reachable_tensors, tensors
+from .._objects import reachable_tensors
+from .._tree import differentiable_tensors, tensors
 from ..errors import describe, SelectionError
 from ._calls import Call, CallRecorder
 from ._error_place import ErrorPlace, find_error_place

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 
 from .._checkpoint import listed, mapping, text
-from .._tensors import Fixed
+from .._flat import Fixed
 from .._torch import storage_number
 from .._tree import sizes
 from ._calls import Call

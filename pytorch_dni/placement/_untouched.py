@@ -10,7 +10,7 @@ import torch
 from torch import nn, Tensor
 from torch.nn.modules.lazy import LazyModuleMixin
 
-from .._buffers import KeptTensors
+from .._kept import KeptTensors
 
 _WITH_SEEDS = ("cuda", "xpu")  # devices that draw random numbers of their own
 

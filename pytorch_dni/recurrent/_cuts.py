@@ -11,7 +11,8 @@ from torch import nn, Tensor
 
 from .._checkpoint import building, loading, mapping, reading
 from .._checks import shape_of
-from .._tree import differentiable_tensors, replace_differentiable, TensorSpec
+from .._objects import replace_differentiable
+from .._tree import differentiable_tensors, TensorSpec
 from ..context import current_context
 from ..cuts._hooks import Handles
 from ..errors import CheckpointError, DNIError

@@ -42,6 +42,15 @@ def test_eager_learning_names_the_cut_of_the_part(inside, cut, alone):
         (inner if alone else loss + inner).backward()
 
 
+def test_a_loss_inside_is_an_error_in_later_steps_too():
+    """It is PyTorch's own then: hooks for a better message cost time in each step."""
+    net, stored = wrapped("2", EAGER)
+    output_loss(net).backward()
+    output_loss(net)
+    with pytest.raises(RuntimeError, match="second time"):
+        stored["h"].square().mean().backward()
+
+
 def test_eager_learning_takes_a_loss_inside_of_the_last_part():
     grads = []
     for options in ({"unlock": "update"}, EAGER):
