@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from torch import nn
 from torch.optim import Optimizer
@@ -19,6 +20,9 @@ from .recurrent import FutureGradient, StateSpec
 from .recurrent.future import check_future
 from .recurrent.spec import resolve
 
+#: Level of unlocking; docs/feedback.md describes the three.
+Unlock = Literal["backward", "update", "full"]
+_NAMED = 5  # parameters that a warning names
 Recurrent = bool | Mapping[str, StateSpec | None] | None
 
 
@@ -91,23 +95,33 @@ def check_network(network: nn.Module, optim: Optimizer | None, wrapper: type[nn.
 def _check_optim(network: nn.Module, optim: Optimizer) -> None:
     if not isinstance(optim, Optimizer):
         raise DNIError(f"optim must be an optimizer or None, not {type(optim).__name__}")
-    own = {id(parameter) for parameter in network.parameters()}
-    if not any(id(p) in own for group in optim.param_groups for p in group["params"]):
+    held = {id(parameter) for group in optim.param_groups for parameter in group["params"]}
+    own = dict(network.named_parameters())
+    if not any(id(parameter) in held for parameter in own.values()):
         raise DNIError(
             f"optim ({type(optim).__name__}) holds no parameter of the network "
             f"({type(network).__name__}): build it from network.parameters()"
         )
+    lacks = [name for name, p in own.items() if p.requires_grad and id(p) not in held]
+    if lacks:
+        more = f" and {len(lacks) - _NAMED} more" if len(lacks) > _NAMED else ""
+        warnings.warn(
+            f"optim ({type(optim).__name__}) does not train these parameters of the network "
+            f"({type(network).__name__}): {', '.join(lacks[:_NAMED])}{more}. Build it from "
+            "network.parameters(), or leave optim out where another optimizer trains them",
+            stacklevel=4,
+        )
 
 
 def choose_unlock(
-    unlock: str | None,
+    unlock: Unlock | None,
     places: Places,
     eager: bool,
     dni_network: object,
     dni_params: Mapping[str, Any] | None,
     hidden_size: int | None,
     context_size: int | None,
-) -> str:
+) -> Unlock:
     """Return the unlock level: what the user gave, or the one that suits the other arguments.
 
     Raises:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn, Tensor
@@ -17,8 +17,10 @@ from ._arguments import (
     choose_unlock,
     example_call,
     Recurrent,
+    Unlock,
 )
 from ._audit import Audit, compare, cut_off, gradients
+from ._description import describe, summary
 from ._rooms import Rooms
 from ._statistics import InterfaceStats
 from ._wrapper import NetworkWrapper
@@ -34,9 +36,11 @@ from .cuts import (
 from .errors import DNIError
 from .interfaces import BidirectionalInterface
 from .interfaces._learner import Learner
-from .interfaces._optimizer import OptimizerFactory
-from .placement import Layers, parts_table
+from .interfaces._optimizer import OptimizerFactory, OptimizerName
+from .placement import Layers
 from .recurrent import FutureGradient
+
+Direction = Literal["backward", "forward"]
 
 
 class DNI(NetworkWrapper):
@@ -50,7 +54,9 @@ class DNI(NetworkWrapper):
 
     Args:
         network: Any module. It is changed by hooks only; :meth:`unwrap` removes them.
-        optim: The network's optimizer, if there is one already; checked to hold its parameters.
+        optim: The network's optimizer. The learning rate of the default synthesizers follows its
+            rate. A warning names parameters of the network that it lacks. None where several
+            optimizers train the network, or where there is none yet.
         layers: Where to cut: a number of parts of about equal cost, cut at places that everything
             goes through (found with the first input); or qualified names, patterns of them
             (``"blocks.*"``, ``**`` for any depth), module types, modules, a predicate
@@ -60,14 +66,18 @@ class DNI(NetworkWrapper):
         recursive: False takes the whole network as one part, with one interface at its output.
         skip_last_layer: Leave out the layer that runs last, which the loss teaches directly;
             modules given by name stay.
-        dni_network: A class of synthesizers, or a callable ``(name, module, output) -> module``;
-            None picks :class:`Linear_DNI` or :class:`Conv2d_DNI` by the output.
+        dni_network: A class of synthesizers, or a callable ``(name, module, output) -> module``.
+            None picks :class:`Feedback_DNI` under the backward unlock, :class:`LocalError_DNI`
+            with a context, and else :class:`Linear_DNI` or :class:`Conv2d_DNI` by the output.
         dni_params: Further parameters of that class.
         hidden_size: Width of the synthesizers; None lets their class choose.
         context_size: Width of the context, for labels the number of classes. None: no context.
-        unlock: ``"update"``: parts need not wait for the backward pass. ``"full"``: nor for the
-            forward pass; in training, each interface also predicts the activation for the next
-            part, from the network's input (its first floating-point tensor) and the context.
+        unlock: ``"backward"``: a part learns when the error of the pass is known, and need not
+            wait for the backward pass of later parts. ``"update"``: nor for their forward pass.
+            ``"full"``: nor for the forward pass of earlier parts; in training, each interface also
+            predicts the activation for the next part, from the network's input (its first
+            floating-point tensor) and the context. None takes ``"backward"``; with ``eager``, a
+            context or ``recursive=False`` it takes ``"update"``.
         forward_network: Builds the synthesizers of activations, a callable
             ``(name, input, output) -> module`` whose result has ``forward(trigger, context)``;
             None picks them by the shapes of the network's input and the activation.
@@ -117,7 +127,7 @@ class DNI(NetworkWrapper):
         dni_params: Mapping[str, Any] | None = None,
         hidden_size: int | None = None,
         context_size: int | None = None,
-        unlock: str | None = None,
+        unlock: Unlock | None = None,
         forward_network: ForwardSpec | None = None,
         bp_lambda: BPLambda = 0.0,
         exact_every: ExactEvery = 1,
@@ -125,7 +135,7 @@ class DNI(NetworkWrapper):
         recurrent: Recurrent = None,
         future: FutureGradient | None = None,
         eager: bool = False,
-        grad_optim: str | OptimizerFactory = "adam",
+        grad_optim: OptimizerName | OptimizerFactory = "adam",
         grad_lr: float | None = None,
         grad_steps: int | None = None,
         example_input: Any = None,
@@ -166,7 +176,7 @@ class DNI(NetworkWrapper):
     def bp_lambda(self, value: BPLambda) -> None:
         self._rooms.policy.set_bp_lambda(value)
 
-    def stats(self, direction: str = "backward") -> dict[str, InterfaceStats]:
+    def stats(self, direction: Direction = "backward") -> dict[str, InterfaceStats]:
         """Return loss, cosine, norm ratio and updates of every interface, by qualified name.
 
         They are means over about the last hundred updates; reading them waits for the device.
@@ -206,17 +216,13 @@ class DNI(NetworkWrapper):
                 "describe() needs parts that are known: call it after a training forward pass, or "
                 "give example_input"
             )
-        synthesizers = {
-            name: (
-                type(getattr(interface, "backward_interface", interface).synthesizer).__name__,
-                sum(p.numel() for module, _ in interface.trained() for p in module.parameters()),
-            )
-            for name, interface in self.interfaces.items()
-        }
-        table = parts_table(self._rooms.cuts.parts, synthesizers)
         rooms = self._rooms
         notes = [*rooms.cuts.describe(), *rooms.errors.describe(), *rooms.fit.describe()]
-        return "\n".join([table, f"unlock: {self._unlock}", *notes])
+        return describe(rooms.cuts.parts, self.interfaces, self._unlock, notes)
+
+    def extra_repr(self) -> str:
+        """Return the unlock level and the cuts, which ``print`` shows."""
+        return summary(self.interfaces, self._unlock, self._rooms.cuts.placed)
 
     def audit(self, closure: Callable[[Any], Tensor]) -> Audit:
         """Compare one step's gradients with those of backpropagation, part by part.

@@ -42,9 +42,8 @@ class CIFAR10Task(ImageTask):
 
     def __init__(self, args: argparse.Namespace, data: ImageData) -> None:
         self._classes, training = data.classes, data.training
-        if args.train_samples is not None:
-            training = balanced_subset(training, args.train_samples, data.classes)
-        super().__init__(args, training, data.test, len(data.classes))
+        training = balanced_subset(training, args.train_samples, data.classes, "--train-samples")
+        super().__init__(args, training, data.test, data.classes)
         self._network = NETWORKS[args.network]
         self._augment = not args.no_augment
         self.layers = self._network.layers if args.parts is None else args.parts

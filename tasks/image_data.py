@@ -38,14 +38,24 @@ class ImageData(NamedTuple):
     test: ImageSet
 
 
-def balanced_subset(samples: ImageSet, count: int, classes: Sequence[str]) -> ImageSet:
+def balanced_subset(
+    samples: ImageSet, count: int | None, classes: Sequence[str], option: str
+) -> ImageSet:
     """Return ``count`` samples, equally many of each class; the first classes may have one more.
 
     The same arguments give the same samples, and a smaller subset is part of a larger one.
 
+    Args:
+        samples: The samples.
+        count: How many to return; None for all.
+        classes: Names of the classes.
+        option: The option of the program that says how many, for the error message.
+
     Raises:
         TaskError: A class has too few samples.
     """
+    if count is None:
+        return samples
     order = torch.randperm(len(samples.labels), generator=torch.Generator().manual_seed(0))
     labels = samples.labels[order]
     chosen = []
@@ -54,7 +64,7 @@ def balanced_subset(samples: ImageSet, count: int, classes: Sequence[str]) -> Im
         wanted = count // len(classes) + (label < count % len(classes))
         if wanted > len(own):
             raise TaskError(
-                f"--train-samples {count} needs {wanted} images of each class, and class {name!r} "
+                f"{option} {count} needs {wanted} images of each class, and class {name!r} "
                 f"has {len(own)}"
             )
         chosen.append(own[:wanted])

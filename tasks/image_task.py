@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from . import options
 from .errors import TaskError
-from .image_data import ImageSet
+from .image_data import balanced_subset, ImageSet
 from .task import Batch, step_generator, Task
 
 
@@ -24,20 +24,25 @@ class ImageTask(Task):
         args: Options of the program.
         training: The training set; it is moved to the device.
         test: The test set; it is moved to the device.
-        classes: Number of classes.
+        classes: Names of the classes.
 
     Attributes:
         test_batch_size: Number of test images that are classified at once.
 
     Raises:
-        TaskError: A batch is larger than the training set.
+        TaskError: A batch is larger than the training set, or the test set has too few images.
     """
 
     test_batch_size: ClassVar[int] = 2500
 
     def __init__(
-        self, args: argparse.Namespace, training: ImageSet, test: ImageSet, classes: int
+        self,
+        args: argparse.Namespace,
+        training: ImageSet,
+        test: ImageSet,
+        classes: Sequence[str],
     ) -> None:
+        test = balanced_subset(test, args.test_samples, classes, "--test-samples")
         self._training = ImageSet(*(tensor.to(args.device) for tensor in training))
         self._test = ImageSet(*(tensor.to(args.device) for tensor in test))
         self._batch_size = args.batch
@@ -47,7 +52,7 @@ class ImageTask(Task):
             raise TaskError(f"--batch {args.batch} is larger than the {samples} training samples")
         self._order: tuple[tuple[int, int], Tensor] | None = None
         self.default_steps = (args.epochs or 1) * self._steps_per_epoch
-        self.context_size = classes
+        self.context_size = len(classes)
 
     def training_batch(self, seed: int, step: int) -> Batch:
         """Return a batch; samples of an epoch that do not fill a batch are left out."""
@@ -90,7 +95,7 @@ class ImageTask(Task):
 
 
 def add_image_options(parser: options.Parser, data_set: str, content: str) -> None:
-    """Add the options ``--epochs``, ``--data`` and ``--download``.
+    """Add the options ``--epochs``, ``--test-samples``, ``--data`` and ``--download``.
 
     Args:
         parser: The parser.
@@ -98,6 +103,8 @@ def add_image_options(parser: options.Parser, data_set: str, content: str) -> No
         content: What the folder ``--data`` holds, for the help text.
     """
     parser.add_integer("--epochs", None, "training epochs, instead of --steps (default: 1)")
+    samples = "test images, of each class equally many (default: all)"
+    parser.add_integer("--test-samples", None, samples, metavar="N")
     parser.add_argument(
         "--data",
         type=Path,

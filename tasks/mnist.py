@@ -72,7 +72,8 @@ class MNISTTask(ImageTask):
         self._layer = norm, activation
         self._network, self._hidden, self._depth = args.network, args.hidden, depth
         check_data_option(args, "MNIST")
-        super().__init__(args, _load(args, train=True), _load(args, train=False), CLASSES)
+        digits = [str(digit) for digit in range(CLASSES)]
+        super().__init__(args, _load(args, train=True), _load(args, train=False), digits)
 
     def build_network(self) -> nn.Module:
         """Build the network that ``--network`` names."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -54,6 +55,10 @@ class BackwardInterface(UnidirectionalInterface):
     def takes_error(self) -> bool:
         """Whether the synthesizer takes the error of the pass."""
         return self.runner.takes_error
+
+    if TYPE_CHECKING:  # nn.Module's own may return anything
+
+        def __call__(self, trigger: Tensor, error: OutputError | None = None) -> Tensor: ...
 
     def forward(self, trigger: Tensor, error: OutputError | None = None) -> Tensor:
         """Pass the trigger on, and cut its gradient.

@@ -19,7 +19,7 @@ from ._deferred import current_scope
 from ._error import ErrorInput, ScaledError
 from ._learner import Learner, Trained
 from ._modes import detached, synthesizer_mode
-from ._optimizer import OptimizerFactory
+from ._optimizer import OptimizerFactory, OptimizerName
 from ._pending import PendingUpdate, Undo
 from ._prediction import FromError, Prediction, RegressedMessage
 from ._runners import check_synthesizer, runner
@@ -58,7 +58,7 @@ class UnidirectionalInterface(StoredInterface):
         self,
         synthesizer: nn.Module,
         *,
-        optim: str | OptimizerFactory | None = "adam",
+        optim: OptimizerName | OptimizerFactory | None = "adam",
         lr: float | None = None,
         context_size: int | None = None,
         feature_dim: int | None = None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TYPE_CHECKING
 
 import torch
 from torch import nn, Tensor
@@ -54,6 +54,10 @@ class BidirectionalInterface(LoadedWhole):
             backward = BackwardInterface(backward, **options)
         self.forward_interface = forward
         self.backward_interface = backward
+
+    if TYPE_CHECKING:  # nn.Module's own may return anything
+
+        def __call__(self, message: Tensor, trigger: Tensor) -> Tensor: ...
 
     def forward(self, message: Tensor, trigger: Tensor) -> Tensor:
         """Return the synthetic activation; in the backward pass, send a synthetic gradient.

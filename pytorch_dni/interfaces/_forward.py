@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn, Tensor
@@ -47,6 +48,10 @@ class ForwardInterface(UnidirectionalInterface):
             )
         super().__init__(synthesizer, **options)  # type: ignore[arg-type]
         self._warned = False
+
+    if TYPE_CHECKING:  # nn.Module's own may return anything
+
+        def __call__(self, message: Tensor, trigger: Tensor) -> Tensor: ...
 
     def forward(self, message: Tensor, trigger: Tensor) -> Tensor:
         """Return the synthetic message, of the true one's shape and type.

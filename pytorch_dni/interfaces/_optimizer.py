@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -13,6 +13,7 @@ from .._checks import check_number
 from ..errors import SynthesizerError
 
 OptimizerFactory = Callable[..., Optimizer]
+OptimizerName = Literal["adam", "adamw", "rmsprop", "sgd"]
 
 # Adam's usual momentum of 0.9 lags behind a target that moves with the network: halving it took
 # three-layer MNIST with labels as context from 97.0 to 97.7 % after three epochs.

@@ -76,11 +76,11 @@ class StateCuts:
         """Register the hooks."""
         if self._handles or self._closed or not self._modules:
             return
-        self._handles.before_forward(self._network, self._begin_window)
+        self._handles.before_forward(self._network, self._begin)
         for stateful in self._modules:
             self._handles.before_forward(stateful.module, self._take, stateful)
             self._handles.after_forward(stateful.module, self._give, stateful)
-        self._handles.after_forward(self._network, self._end_window)
+        self._handles.after_forward(self._network, self._end)
 
     def detach_hooks(self) -> None:
         """Remove the hooks, and release the graph of the last window."""
@@ -105,9 +105,7 @@ class StateCuts:
         for stateful in self._modules:
             stateful.drop_window()
 
-    def _begin_window(
-        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> None:
+    def _begin(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if self._target.replays:
             return
         self._injections = []
@@ -137,7 +135,7 @@ class StateCuts:
         if not self._target.replays:
             stateful.give(output, self._learning())
 
-    def _end_window(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+    def _end(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
         """Apply the window, and have its last states get the gradient of the future.
 
         Raises:

@@ -23,7 +23,9 @@ class MadeTask(ImageTask):
     """Images of 16 pixels; each class has its own mean."""
 
     def __init__(self):
-        args = argparse.Namespace(device=torch.device("cpu"), batch=8, epochs=None)
+        args = argparse.Namespace(
+            device=torch.device("cpu"), batch=8, epochs=None, test_samples=None
+        )
         random = torch.Generator().manual_seed(0)
         means = 2 * torch.randn(CLASSES, 1, 4, 4, generator=random)
         sets = []
@@ -31,7 +33,7 @@ class MadeTask(ImageTask):
             labels = torch.randint(CLASSES, (count,), generator=random)
             noise = torch.randn(count, 1, 4, 4, generator=random)
             sets.append(ImageSet(means[labels] + noise, labels))
-        super().__init__(args, *sets, CLASSES)
+        super().__init__(args, *sets, [str(label) for label in range(CLASSES)])
 
     def build_network(self):
         return nn.Sequential(

@@ -92,6 +92,7 @@ def test_wrong_options_are_errors_in_one_line(common, tmp_path, capsys):
         (["--parts", 50], "layers=50"),
         (["--train-samples", 0], "--train-samples"),
         (["--train-samples", 25], "class 'ant' has 8"),
+        (["--test-samples", 25], "--test-samples 25 needs"),
         (["--train-samples", 5], "--batch 6 is larger than the 5"),
         (["--epochs", 1, "--steps", 1], "exclude"),
         (["--cache", tmp_path / "none" / "cache.pt"], "--cache"),

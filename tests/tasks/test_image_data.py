@@ -21,20 +21,24 @@ def numbered(counts):
 @pytest.mark.parametrize(("count", "expected"), [(9, [3, 3, 3]), (11, [4, 4, 3]), (30, [10] * 3)])
 def test_subsets_are_balanced_and_repeatable(count, expected):
     samples = numbered([10, 20, 30])
-    chosen = balanced_subset(samples, count, CLASSES)
+    chosen = balanced_subset(samples, count, CLASSES, "--train-samples")
     assert torch.bincount(chosen.labels, minlength=3).tolist() == expected
     numbers = chosen.images[:, 0, 0, 0].long()
     assert len(numbers.unique()) == count
     assert torch.equal(samples.labels[numbers], chosen.labels)
     torch.manual_seed(5)
-    assert torch.equal(balanced_subset(samples, count, CLASSES).images, chosen.images)
-    smaller = balanced_subset(samples, count - 3, CLASSES).images[:, 0, 0, 0].tolist()
+    assert torch.equal(
+        balanced_subset(samples, count, CLASSES, "--train-samples").images, chosen.images
+    )
+    smaller = (
+        balanced_subset(samples, count - 3, CLASSES, "--train-samples").images[:, 0, 0, 0].tolist()
+    )
     assert {*smaller} < {*numbers.tolist()}
 
 
 def test_a_class_with_too_few_samples_is_named():
     with pytest.raises(TaskError, match=r"11 images of each class, and class 'ant' has 10"):
-        balanced_subset(numbered([10, 20, 30]), 33, CLASSES)
+        balanced_subset(numbered([10, 20, 30]), 33, CLASSES, "--train-samples")
 
 
 def test_crops_and_flips_are_those_of_padded_images():

@@ -14,6 +14,7 @@ from tests.support.programs import run
 @pytest.mark.parametrize("network", ["mlp", "cnn"])
 def test_wrapped_networks_learn(network, tmp_path, capsys):
     argv = ["--network", network, "--steps", 100, "--hidden", 64, "--mode", ",".join(MODES)]
+    argv += ["--test-samples", 1000]
     assert run(mnist, *argv, "--batch", 32, "--lr", 1e-3, "--out", tmp_path / "run") == 0
     rows = (tmp_path / "run" / output_folder.METRICS).read_text().splitlines()
     errors = {row["mode"]: row["test_error"] for row in map(json.loads, rows)}
@@ -31,6 +32,7 @@ def test_wrapped_networks_learn(network, tmp_path, capsys):
 def test_networks_with_interfaces_by_hand_learn(network, tmp_path, capsys):
     out = tmp_path / "run"
     argv = ["--network", network, "--hidden", 32, "--batch", 32, "--synchronise", 10]
+    argv += ["--test-samples", 1000]
     assert run(mnist_interfaces, *argv, "--steps", 60, "--lr", 1e-3, "--out", out) == 0
     printed = capsys.readouterr().out
     for mode in ("dni", "cdni", "full"):
@@ -47,6 +49,7 @@ def test_networks_with_interfaces_by_hand_learn(network, tmp_path, capsys):
 @pytest.mark.parametrize("argv", [["--unlock", "full"], ["--update-probability", "0.3"]])
 def test_networks_with_full_unlock_or_sparse_updates_learn(argv, tmp_path):
     common = ["--hidden", 32, "--batch", 32, "--steps", 120, "--mode", "cdni", "--layers", "6"]
+    common += ["--test-samples", 1000]
     assert run(mnist, *common, *argv, "--lr", 1e-3, "--out", tmp_path / "run") == 0
     rows = (tmp_path / "run" / output_folder.METRICS).read_text().splitlines()
     assert json.loads(rows[-1])["test_error"] < 0.6

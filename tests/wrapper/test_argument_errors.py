@@ -1,5 +1,7 @@
 """Wrong arguments and repeated wrapping are errors."""
 
+import warnings
+
 import pytest
 import torch
 from torch import nn
@@ -66,3 +68,23 @@ def test_wrong_arguments_and_repeated_wrapping_are_errors():
         DNI(network)
     with pytest.raises(DNIError, match="wrapped in DNI already"):
         DNI(nn.Sequential(net, nn.Linear(2, 2)))
+
+
+def test_a_warning_names_parameters_that_the_optimizer_lacks():
+    network = blocks()
+    first, *others = network.parameters()
+    for parameter in others[-2:]:
+        parameter.requires_grad_(False)
+    given = torch.optim.SGD([first], lr=0.1)
+    names = [name for name, p in network.named_parameters() if p.requires_grad][1:]
+    with pytest.warns(UserWarning, match="does not train these parameters") as warned:
+        DNI(network, given)
+    message = str(warned[0].message)
+    assert warned[0].filename == __file__
+    assert all(name in message for name in names[:5])
+    assert len(names) <= 5 or f"and {len(names) - 5} more" in message
+    network = blocks()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        DNI(network, torch.optim.SGD(network.parameters(), lr=0.1)).unwrap()
+        DNI(network)

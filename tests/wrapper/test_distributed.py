@@ -21,14 +21,15 @@ def loss(output):
     return output.square().mean()
 
 
-def work(rank, folder, inside, options, search=False):
-    # The processes of a test communicate over the loopback interface alone.
+def work(rank, folder):
+    # The processes communicate over the loopback interface alone.
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     torch.set_num_threads(1)
     distributed.init_process_group(
         "gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2
     )
-    train(rank, folder, inside, options, search)
+    for number, case in enumerate(CASES):
+        torch.save(train(rank, **case), f"{folder}/{number}-{rank}")
     # A rank may abort if it ends while the other one still communicates, or while it holds the
     # group.
     gc.collect()
@@ -36,7 +37,7 @@ def work(rank, folder, inside, options, search=False):
     distributed.destroy_process_group()
 
 
-def train(rank, folder, inside, options, search):
+def train(rank, inside, options, search=False):
     bare = network()
     if inside:
         net = DNI(DistributedDataParallel(bare, find_unused_parameters=search), **options)
@@ -49,8 +50,7 @@ def train(rank, folder, inside, options, search):
         loss(net(x[rank::2])).backward()
         opt.step()
     interfaces = (net if inside else net.module).interfaces
-    result = {"parameters": list(bare.parameters()), "cuts": list(interfaces)}
-    torch.save(result, f"{folder}/{rank}")
+    return {"parameters": list(bare.parameters()), "cuts": list(interfaces)}
 
 
 OPTIONS = [
@@ -62,22 +62,33 @@ OPTIONS = [
 ]
 
 
-@pytest.mark.skipif(not distributed.is_gloo_available(), reason="torch was built without gloo")
-@pytest.mark.parametrize("inside", [True, False])
-@pytest.mark.parametrize("options", OPTIONS)
-def test_ranks_keep_equal_parameters(inside, options, tmp_path):
-    check_ranks(inside, options, False, tmp_path)
+# All in one pair of processes, since starting them takes most of the time.
+CASES = [
+    *({"inside": inside, "options": options} for options in OPTIONS for inside in (True, False)),
+    *(
+        {"inside": True, "options": options, "search": True}
+        for options in ({"eager": True}, {"exact_every": 2}, {"unlock": "update"})
+    ),
+]
 
 
-@pytest.mark.skipif(not distributed.is_gloo_available(), reason="torch was built without gloo")
-@pytest.mark.parametrize("options", [{"eager": True}, {"exact_every": 2}, {"unlock": "update"}])
-def test_the_search_for_unused_parameters_finds_those_of_all_parts(options, tmp_path):
-    check_ranks(True, options, True, tmp_path)
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    """Return what the two ranks found in each case."""
+    if not distributed.is_gloo_available():
+        pytest.skip("torch was built without gloo")
+    folder = tmp_path_factory.mktemp("ranks")
+    multiprocessing.spawn(work, (str(folder),), nprocs=2)
+    return [
+        [torch.load(folder / f"{number}-{rank}", weights_only=True) for rank in (0, 1)]
+        for number in range(len(CASES))
+    ]
 
 
-def check_ranks(inside, options, search, tmp_path):
-    multiprocessing.spawn(work, (str(tmp_path), inside, options, search), nprocs=2)
-    first, second = (torch.load(tmp_path / str(rank), weights_only=True) for rank in (0, 1))
+@pytest.mark.parametrize("number", range(len(CASES)), ids=[str(case) for case in CASES])
+def test_ranks_keep_equal_parameters(number, results):
+    options = CASES[number]["options"]
+    first, second = results[number]
     assert [name.removeprefix("module.") for name in first["cuts"]] == ["1", "3"]
     for a, b in zip(first["parameters"], second["parameters"], strict=True):
         assert torch.equal(a, b)
