@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+FILES = ("*.md", "*.toml", "requirements*.txt", "LICENSE", "setup.py")
 PROGRAM = Path(__file__).with_name("user_program.py")
 
 
@@ -27,7 +28,9 @@ def call(*command, **options):
 def sources(tmp_path_factory):
     """Return a copy of the sources, so that building leaves nothing in the folder of the tests."""
     copy = tmp_path_factory.mktemp("sources") / "copy"
-    ignored = shutil.ignore_patterns(".git", ".*_cache", "__pycache__", "*.egg-info", "build")
+    ignored = shutil.ignore_patterns(
+        ".git", ".*_cache", ".hypothesis", "__pycache__", "*.egg-info", "build"
+    )
     shutil.copytree(ROOT, copy, ignore=ignored)
     return copy
 
@@ -103,11 +106,16 @@ def test_the_wheel_holds_the_package_alone(built, sources):
 
 
 def test_the_tests_run_from_the_source_distribution(unpacked, sources):
-    left_out = {".gitignore", "pytorch_dni.egg-info"}
-    kept = {str(p.relative_to(sources)) for p in sources.rglob("*") if p.is_file()}
-    found = {str(p.relative_to(unpacked)) for p in unpacked.rglob("*")}
-    missing = {name for name in kept - found if Path(name).parts[0] not in left_out}
-    assert not missing
+    kept = {
+        str(path.relative_to(sources))
+        for folder in (".ci", "benchmarks", "docs", "pytorch_dni", "tasks", "tests")
+        for path in (sources / folder).rglob("*")
+        if path.is_file()
+    }
+    kept |= {path.name for pattern in FILES for path in sources.glob(pattern)}
+    found = {str(path.relative_to(unpacked)) for path in unpacked.rglob("*")}
+    assert len(kept) > 300
+    assert not kept - found
     some = [
         "tests/test_torch_names.py",
         "tests/documents/test_package.py",
