@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytorch_dni
 
@@ -24,3 +25,11 @@ def test_import_needs_torch_alone():
 def test_public_names_exist_and_are_documented():
     for name in pytorch_dni.__all__:
         assert getattr(pytorch_dni, name).__doc__, name
+
+
+def test_versions_agree():
+    root = Path(__file__).parents[2]
+    version = pytorch_dni.__version__
+    assert f'\nversion = "{version}"\n' in (root / "pyproject.toml").read_text()
+    assert f"\nversion: {version}\n" in (root / "CITATION.cff").read_text()
+    assert f"\n## {version} " in (root / "CHANGELOG.md").read_text()
