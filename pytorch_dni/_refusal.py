@@ -28,6 +28,7 @@ class Refusal:
         self._accepted: object = None  # of the last pass: the shapes by which it may be refused
         self._running: object = None
         self._copies: BufferCopies | None = None
+        self._trains = False  # whether the running pass is one of training
 
     def __getstate__(self) -> dict[str, Any]:
         # Copies belong to the buffers of one network.
@@ -36,7 +37,8 @@ class Refusal:
     def begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         """Begin a forward pass with these arguments; return whether it is one of training."""
         self._copies = None
-        if not (self._network.training and torch.is_grad_enabled()):
+        self._trains = self._network.training and torch.is_grad_enabled()
+        if not self._trains:
             return False
         context = current_context()
         self._running = True
@@ -46,10 +48,12 @@ class Refusal:
             self._copies = BufferCopies(self._network)
         return True
 
-    def accept(self) -> None:
-        """Note that the pass has ended well."""
+    def accept(self) -> bool:
+        """Note that the pass has ended well; return whether it was one of training."""
         if self._copies is not None:
             self._accepted, self._copies = self._running, None
+        trained, self._trains = self._trains, False
+        return trained
 
     def restore(self, refused: bool) -> None:
         """End a pass that raised; ``refused`` restores the buffers."""

@@ -10,6 +10,7 @@ from torch import nn
 from ._arguments import Places
 from ._checkpoint import listed, mapping, number, reading
 from ._flat import flatten, unflatten
+from ._guard import LearningGuard
 from ._refusal import Refusal
 from ._saved import Load
 from ._training_thread import TrainingThread
@@ -92,6 +93,8 @@ class Rooms:
         automatic = places.selection is not None and places.selection.automatic
         self.fit = ContextFit(self.in_space, inputs, automatic)
         self._refusal = Refusal(network)
+        kind = type(network).__name__
+        self._guard = LearningGuard(learner, policy, kind, lambda: self.in_space.by_name)
         shared = (self.in_space, self.fit, inputs, self.errors, method, hooks)
         self.cuts = Cuts(network, first_run, places.sites, *shared)
         self.in_time = _in_time(network, places, factory, learner, policy, future)
@@ -110,14 +113,15 @@ class Rooms:
         if self._refusal.begin(args, kwargs):
             self.fit.begin(self.in_time.interfaces.values())
 
-    def end_pass(self) -> None:
-        """End a forward pass.
+    def end_pass(self, output: Any) -> None:
+        """End a forward pass, which returned this output.
 
         Raises:
             ContextError: The context fits no cut.
         """
         self.fit.end()
-        self._refusal.accept()
+        if self._refusal.accept():
+            self._guard.watch(output)
 
     def drop_pass(self, error: BaseException) -> None:
         """Drop a forward pass that raised: nothing has changed by it."""

@@ -83,7 +83,7 @@ class NetworkWrapper(SavedModule):
                 rooms.register()
             rooms.begin_pass(args, kwargs)
             output = self.network(*args, **kwargs)
-            rooms.end_pass()
+            rooms.end_pass(output)
             return output
         except BaseException as error:
             rooms.drop_pass(error)
