@@ -108,7 +108,16 @@ def test_the_wheel_holds_the_package_alone(built, sources):
 def test_the_tests_run_from_the_source_distribution(unpacked, sources):
     kept = {
         str(path.relative_to(sources))
-        for folder in (".ci", ".github", "benchmarks", "docs", "pytorch_dni", "tasks", "tests")
+        for folder in (
+            ".ci",
+            ".github",
+            "benchmarks",
+            "docs",
+            "examples",
+            "pytorch_dni",
+            "tasks",
+            "tests",
+        )
         for path in (sources / folder).rglob("*")
         if path.is_file()
     }
