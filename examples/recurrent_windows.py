@@ -1,8 +1,8 @@
 """Train a recurrent net on short windows, with a predicted gradient from later windows.
 
 Run it: ``python examples/recurrent_windows.py``. The net reads a stream of bits and has to repeat
-each bit some steps later. A gradient that stops at the end of a window of that length hardly teaches
-it. The synthetic gradient at the last state does.
+each bit some steps later. A gradient that stops at the end of a window of that length hardly
+teaches it. The synthetic gradient at the last state does.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+FOLDERS = (".ci", ".github", "benchmarks", "docs", "examples", "pytorch_dni", "tasks", "tests")
 FILES = ("*.md", "*.cff", "*.toml", "requirements*.txt", "LICENSE", "setup.py")
 PROGRAM = Path(__file__).with_name("user_program.py")
 
@@ -108,16 +109,7 @@ def test_the_wheel_holds_the_package_alone(built, sources):
 def test_the_tests_run_from_the_source_distribution(unpacked, sources):
     kept = {
         str(path.relative_to(sources))
-        for folder in (
-            ".ci",
-            ".github",
-            "benchmarks",
-            "docs",
-            "examples",
-            "pytorch_dni",
-            "tasks",
-            "tests",
-        )
+        for folder in FOLDERS
         for path in (sources / folder).rglob("*")
         if path.is_file()
     }
