@@ -89,8 +89,8 @@ def _assert_learned(row: Row, ours: Trained, theirs: Trained) -> None:
     for name, after in tensors_of(theirs.network).items():
         if not after.is_floating_point() or not after.numel():
             continue
-        moved = (after - theirs.before[name]).abs().max() > ROUNDING
-        if moved:
+        rounding = max(ROUNDING, 2 * torch.finfo(after.dtype).eps)
+        if (after - theirs.before[name]).abs().max() > rounding:
             assert not torch.equal(found[name], ours.before[name]), f"{name} has not learned"
 
 
@@ -103,7 +103,7 @@ def _assert_restored(ours: Trained, theirs: Trained) -> None:
     assert ours.net.unwrap() is ours.network
     for trained in (ours, theirs):
         trained.unwatch()
-    assert fingerprint(ours.network) == fingerprint(theirs.network)
+    _assert_nothing_left(ours, theirs)
     assert list(ours.network.state_dict()) == list(theirs.network.state_dict())
     ours.network.eval()
     with torch.no_grad():
@@ -112,6 +112,16 @@ def _assert_restored(ours: Trained, theirs: Trained) -> None:
         _assert_same(one, other, "output")
     ours.network.train()
     _assert_gradients_restored(ours, theirs)
+
+
+def _assert_nothing_left(ours: Trained, theirs: Trained) -> None:
+    """Compare types, attributes and hooks; a tool may have marked the bare network itself."""
+    found, wanted = fingerprint(ours.network), fingerprint(theirs.network)
+    assert found.keys() == wanted.keys()
+    for name, (kind, attributes, hooks) in found.items():
+        assert kind is wanted[name][0], name
+        assert {*attributes} <= {*wanted[name][1]}, name
+        assert hooks == wanted[name][2], name
 
 
 def _assert_gradients_restored(ours: Trained, theirs: Trained) -> None:
@@ -171,7 +181,8 @@ def _assert_unchanged(trained: Trained, in_backward: bool) -> None:
         found = {name: found[name] for name, _ in trained.network.named_parameters()}
     else:
         assert torch.equal(torch.get_rng_state(), trained.random_state), "random numbers"
-        assert all(p.grad is None for p in trained.network.parameters()), "gradients"
+        if trained.passes < 2:
+            assert all(p.grad is None for p in trained.network.parameters()), "gradients"
     for name, value in found.items():
         _assert_same(value, trained.before[name], name)
     trained.unwatch()

@@ -28,6 +28,14 @@ class Recurrent(nn.Module):
         return self.head(self.body(self.embedding(x))[0])
 
 
+class Carried(Recurrent):
+    """The same, which takes and returns its state."""
+
+    def forward(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        hidden, state = self.body(self.embedding(x), state)
+        return self.head(hidden), state
+
+
 class Encoder(nn.Module):
     """An embedding, PyTorch's encoder and a head."""
 
@@ -131,6 +139,11 @@ MAMBA = {
 }  # fmt: skip
 
 
+def bert() -> nn.Module:
+    """Return a small BERT that classifies."""
+    return _transformers("BertForSequenceClassification", "BertConfig", **BERT)
+
+
 def _labelled() -> Any:
     x = torch.randint(0, VOCABULARY, (4, 6))
     return (), {"input_ids": x, "labels": x}, None
@@ -173,9 +186,8 @@ def _pairs() -> Any:
 def _lora() -> nn.Module:
     from peft import get_peft_model, LoraConfig
 
-    network = _transformers("BertForSequenceClassification", "BertConfig", **BERT)
     config = LoraConfig(r=2, target_modules=["query", "value"], task_type="SEQ_CLS")
-    return get_peft_model(network, config)
+    return get_peft_model(bert(), config)
 
 
 def _checkpointed() -> nn.Module:

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
+from torch.utils import _pytree as pytree
 from torch.utils.hooks import RemovableHandle
 
 from pytorch_dni import DNI
@@ -72,7 +73,8 @@ class Trained:
         """Note that a pass begins."""
         if self.net.training and torch.is_grad_enabled():
             self._note()
-            self.call, self.inside = (args, kwargs), True
+            detached = pytree.tree_map_only(torch.Tensor, torch.Tensor.detach, (args, kwargs))
+            self.call, self.inside = detached, True
             self.passes += 1
 
     def end(self) -> None:
