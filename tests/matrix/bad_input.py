@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from typing import Any
@@ -86,9 +87,7 @@ def _survived_shape(session: Session) -> None:
 
 
 def _twice(session: Session) -> None:
-    net = session.wrap(mlp())
-    DNI(net) if isinstance(net, DNI) else None
-    raise AssertionError("wrapped twice")
+    session.wrap(session.wrap(mlp()))
 
 
 def _unwrapped_twice(session: Session) -> None:
@@ -100,6 +99,9 @@ def _unwrapped_twice(session: Session) -> None:
         opt.zero_grad()
         F.cross_entropy(net(x), y).backward()
         opt.step()
+    if isinstance(net, DNI):
+        twin = copy.deepcopy(net)
+        assert twin.unwrap() is twin.unwrap()
 
 
 def _other_optimizer(session: Session) -> None:
@@ -130,25 +132,46 @@ class _Forgets(DNI_Network):
         return self.layer(input)
 
 
+def _one_layer() -> nn.Module:
+    return nn.Sequential(nn.Linear(6, CLASSES))
+
+
+def _text(*_: Any) -> str:
+    return "linear"
+
+
+def _refused(name: str, run: Callable[[Session], None], message: str) -> Row:
+    return Row(name, run, expected=Refused(message))
+
+
 def _raises(name: str, module: nn.Module, output: Tensor) -> nn.Module:
     raise KeyError("width")
 
+
+LABELS = {"context_size": CLASSES, "dni_network": Linear_DNI}
 
 ROWS = [
     Row("NaN in the input", _number(math.nan)),
     Row("infinite input", _number(math.inf)),
     Row("input of a wrong shape", _shape, expected=PyTorchError("mat1 and mat2 shapes")),
     Row("input of a wrong shape, caught", _survived_shape),
-    Row("`layers` matches nothing", _wrapped(layers="block.*")),
-    Row("more parts than places", _wrapped(layers=9)),
-    Row("no layer to cut at", _wrapped(lambda: nn.Sequential(nn.Linear(6, CLASSES)))),
-    Row("optimizer of another network", _other_optimizer),
-    Row("`dni_network` raises", _wrapped(dni_network=_raises)),
-    Row("`dni_network` returns no module", _wrapped(dni_network=lambda *_: "linear")),
-    Row("synthesizer without `, None`", _wrapped(dni_network=_Forgets)),
-    Row("context of a wrong length", _with_context(lambda y: y[:5], context_size=CLASSES, dni_network=Linear_DNI)),
-    Row("labels out of range", _with_context(lambda y: y + CLASSES, context_size=CLASSES, dni_network=Linear_DNI)),
-    Row("missing context", _with_context(lambda y: None, context_size=CLASSES, dni_network=Linear_DNI)),
-    Row("context that nothing takes", _with_context(lambda y: y)),
-    Row("checkpoint of another network", _foreign_state),
+    _refused("`layers` matches nothing", _wrapped(layers="block.*"), "or matches, 'block.*'"),
+    _refused("more parts than places", _wrapped(layers=9), "cut into 3 parts at most"),
+    _refused("no layer to cut at", _wrapped(_one_layer), "finds no place to cut"),
+    _refused("wrapped twice", _twice, "is wrapped in DNI already"),
+    Row("unwrapped twice", _unwrapped_twice),
+    _refused("optimizer of another network", _other_optimizer, "holds no parameter"),
+    _refused("`dni_network` raises", _wrapped(dni_network=_raises), "raised KeyError for '2'"),
+    _refused("`dni_network` returns no module", _wrapped(dni_network=_text), "returned a str"),
+    _refused("synthesizer without `, None`", _wrapped(dni_network=_Forgets), "(output, hidden)"),
+    _refused("context of a wrong length", _with_context(lambda y: y[:5], **LABELS), "(5,)"),
+    _refused("labels out of range", _with_context(lambda y: y + 1, **LABELS), "labels run from"),
+    _refused("missing context", _with_context(lambda y: None, **LABELS), "needs a context"),
+    _refused("context that nothing takes", _with_context(lambda y: y), "but takes none"),
+    Row(
+        "checkpoint of another network",
+        _foreign_state,
+        "nothing is loaded",
+        PyTorchError("Error(s) in loading state_dict for Sequential"),
+    ),
 ]

@@ -9,7 +9,7 @@ import torch
 from torch import nn, Tensor
 from torch.nn import functional as F
 
-from tests.matrix.row import Refused, Row
+from tests.matrix.row import AROUND, BY_PARTS, Refused, Row
 from tests.matrix.training import CLASSES, per_token, steps, tokens
 
 VOCABULARY = 20
@@ -203,26 +203,58 @@ def _reentrant() -> nn.Module:
 
 
 HF = ("transformers",)
+IN_SPACE = {"recurrent": False}
 
 ROWS = [
-    Row("nn.LSTM", steps(Recurrent, tokens(), per_token)),
-    Row("nn.GRU", steps(partial(Recurrent, nn.GRU), tokens(), per_token)),
-    Row("nn.TransformerEncoder", steps(Encoder, tokens(), per_token)),
-    Row("nn.Transformer", steps(EncoderDecoder, tokens(), per_token)),
+    Row("`nn.LSTM`", steps(Recurrent, tokens(), per_token, **IN_SPACE), "`recurrent=False`"),
+    Row(
+        "`nn.GRU`",
+        steps(partial(Recurrent, nn.GRU), tokens(), per_token, **IN_SPACE),
+        "`recurrent=False`",
+    ),
+    Row("`nn.TransformerEncoder`", steps(Encoder, tokens(), per_token), expected=BY_PARTS),
+    Row("`nn.Transformer`", steps(EncoderDecoder, tokens(), per_token), expected=BY_PARTS),
     Row("tied weights", steps(Tied, tokens(vocabulary=CLASSES), per_token)),
-    Row("mixture of experts", steps(Experts, tokens(), _experts_loss)),
+    Row(
+        "mixture of experts",
+        steps(Experts, tokens(), _experts_loss),
+        "an expert gets some of the tokens; the network returns a loss of its own",
+        expected={"eager": Refused(AROUND, instead={"layers": "embedding"})},
+    ),
     Row(
         "transformers BERT",
         _hf("BertForSequenceClassification", "BertConfig", BERT, _classified),
+        expected=BY_PARTS,
         needs=HF,
     ),
-    Row("transformers GPT-2", _hf("GPT2LMHeadModel", "GPT2Config", GPT2), needs=HF),
-    Row("transformers T5", _hf("T5ForConditionalGeneration", "T5Config", T5), needs=HF),
-    Row("transformers BART", _hf("BartForConditionalGeneration", "BartConfig", BART), needs=HF),
-    Row("transformers Llama", _hf("LlamaForCausalLM", "LlamaConfig", LLAMA), needs=HF),
-    Row("transformers Mamba", _hf("MambaForCausalLM", "MambaConfig", MAMBA), needs=HF),
-    Row("transformers CLIP", steps(_clip, _pairs, _own_loss), needs=HF),
-    Row("PEFT LoRA on BERT", steps(_lora, _classified, _own_loss), needs=("transformers", "peft")),
-    Row("GPT-2, checkpoints, `use_reentrant=False`", steps(_checkpointed, _labelled, _own_loss), needs=HF),
-    Row("GPT-2, checkpoints, `use_reentrant=True`", steps(_reentrant, _labelled, _own_loss), needs=HF),
+    Row("transformers GPT-2", _hf("GPT2LMHeadModel", "GPT2Config", GPT2), needs=HF, expected=BY_PARTS),
+    Row("transformers T5", _hf("T5ForConditionalGeneration", "T5Config", T5), needs=HF, expected=BY_PARTS),
+    Row("transformers BART", _hf("BartForConditionalGeneration", "BartConfig", BART), needs=HF, expected=BY_PARTS),
+    Row("transformers Llama", _hf("LlamaForCausalLM", "LlamaConfig", LLAMA), needs=HF, expected=BY_PARTS),
+    Row("transformers Mamba", _hf("MambaForCausalLM", "MambaConfig", MAMBA), needs=HF, expected=BY_PARTS),
+    Row(
+        "transformers CLIP",
+        steps(_clip, _pairs, _own_loss),
+        "two networks side by side: nothing separates them",
+        needs=HF,
+        expected={"eager": Refused(AROUND)},
+    ),
+    Row(
+        "PEFT LoRA on BERT",
+        steps(_lora, _classified, _own_loss),
+        needs=("transformers", "peft"),
+        expected=BY_PARTS,
+    ),
+    Row(
+        "GPT-2 with checkpoints, `use_reentrant=False`",
+        steps(_checkpointed, _labelled, _own_loss),
+        needs=HF,
+        expected=BY_PARTS,
+    ),
+    Row(
+        "GPT-2 with checkpoints, `use_reentrant=True`",
+        steps(_reentrant, _labelled, _own_loss),
+        needs=HF,
+        expected={**BY_PARTS, "exact every": Refused("give torch.utils.checkpoint use_reentrant=False")},
+    ),
 ]

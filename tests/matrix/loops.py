@@ -11,8 +11,7 @@ import torch
 from torch import nn, Tensor
 from torch.nn import functional as F
 
-from pytorch_dni import DNIError
-from tests.matrix.row import PyTorchError, Refused, Row
+from tests.matrix.row import AROUND, PyTorchError, Refused, Row
 from tests.matrix.session import Session
 from tests.matrix.training import CLASSES, mlp, sgd, steps, vectors
 
@@ -432,6 +431,10 @@ def _windows(session: Session) -> None:
         state = tuple(s.detach() for s in state)
 
 
+TWICE = Refused("(create_graph=True) cannot be differentiated again", in_backward=True)
+PENALTY = Refused(TWICE.message, instead={"bp_lambda": 1.0}, in_backward=True)
+INSIDE = "the backward pass entered the network at a tensor from inside"
+
 ROWS = [
     Row("`zero_grad` between forward and backward pass", simple(_zero_between)),
     Row("`zero_grad` at the end", simple(_zero_last)),
@@ -451,21 +454,51 @@ ROWS = [
     Row("GAN", _gan),
     Row("siamese network", simple(_siamese)),
     Row("policy gradient", simple(_policy_gradient)),
-    Row("two backward passes, `retain_graph=True`", simple(_two_losses)),
-    Row("gradient penalty, `create_graph=True`", _penalty),
+    Row(
+        "two backward passes, `retain_graph=True`",
+        simple(_two_losses),
+        expected={"eager": Refused("have been delivered already", in_backward=True)},
+    ),
+    Row(
+        "gradient penalty, `create_graph=True`",
+        _penalty,
+        "second derivatives of true gradients alone",
+        expected={**dict.fromkeys(("default", "update", "eager"), PENALTY), "exact every": TWICE},
+    ),
     Row("saliency between steps", simple(_saliency)),
     Row("Reptile", simple(_meta_learning)),
-    Row("distillation from a hook", _distillation),
-    Row("VQ", steps(_Quantised, vectors(), lambda out, y: F.cross_entropy(out[0], y) + out[1])),
+    Row(
+        "distillation from a hook",
+        _distillation,
+        "a loss on a tensor from inside, and one on the output",
+        expected={"eager": Refused(INSIDE, instead={"layers": "body.2"}, in_backward=True)},
+    ),
+    Row(
+        "VQ",
+        steps(_Quantised, vectors(), lambda out, y: F.cross_entropy(out[0], y) + out[1]),
+        expected={"eager": Refused(AROUND, instead={"layers": "encoder.1"})},
+    ),
     Row("NaN loss", simple(_nan_loss)),
     Row("exceptions in the middle", _interrupted),
     Row("evaluation between steps", simple(_evaluated)),
     Row("batch of 0", _batch(0, normalised=False)),
     Row("batch of 1", _batch(1, normalised=False)),
-    Row("batch of 1, BatchNorm", _batch(1)),
+    Row(
+        "batch of 1, BatchNorm",
+        _batch(1),
+        expected=PyTorchError("Expected more than 1 value per channel when training"),
+    ),
     Row("half", _batch(8, torch.float16)),
     Row("bfloat16", _batch(8, torch.bfloat16)),
     Row("double", _batch(8, torch.float64)),
     Row("save and load", _resumed),
-    Row("windows of an LSTM", _windows),
+    Row(
+        "windows of an LSTM",
+        _windows,
+        "cut in time, at the state that a window passes on",
+        expected={
+            "eager": Refused("eager takes unlock='update' and cuts in space", {"recurrent": False}),
+            "exact every": Refused("exact_every takes cuts in space", {"recurrent": False}),
+        },
+    ),
 ]

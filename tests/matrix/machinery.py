@@ -181,6 +181,7 @@ def _jvp(session: Session) -> None:
 
 def _compiled(around: bool) -> Callable[[Session], None]:
     def run(session: Session) -> None:
+        torch.compiler.reset()  # compiled code is not guarded on hooks
         network = mlp()
         opt = sgd(network)
         if around:
@@ -202,7 +203,7 @@ def _own_compile(session: Session) -> None:
     _loop(net, opt)
 
 
-def _hooked(full_backward: bool) -> Callable[[Session], None]:
+def _hooked(full_backward: bool, name: str = "1") -> Callable[[Session], None]:
     def run(session: Session) -> None:
         network = mlp(normalised=False)
         calls: list[int] = []
@@ -211,11 +212,11 @@ def _hooked(full_backward: bool) -> Callable[[Session], None]:
             calls.append(1)
 
         if full_backward:
-            network[1].register_full_backward_hook(note)
+            network.get_submodule(name).register_full_backward_hook(note)
         else:
-            network[1].register_forward_hook(note)
+            network.get_submodule(name).register_forward_hook(note)
             network[0].weight.register_hook(note)
-        train(session, network)
+        train(session, network, layers=["1", "2"])
         assert len(calls) >= 4
 
     return run
@@ -421,7 +422,7 @@ class _Skips(nn.Module):
         self.stem = nn.Sequential(nn.Linear(6, 8), nn.ReLU())
         self.block = nn.Sequential(nn.Linear(8, 8), nn.ReLU())
         self.head = nn.Linear(8, CLASSES)
-        self.calls = 0
+        self.register_buffer("calls", torch.tensor(0))
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.stem(x)
@@ -481,6 +482,9 @@ def _bags() -> Any:
     return (torch.randint(0, 20, (8, 5)),), {}, torch.randint(0, CLASSES, (8,))
 
 
+TRANSFORM = Refused("a transform of torch.func")
+HIDDEN = Refused("If the output hides its tensors in an object", in_backward=True)
+
 ROWS = [
     Row("`DNI(DistributedDataParallel(network))`", _ddp_inside(False), ranks=2, slow=True),
     Row("the same, `find_unused_parameters=True`", _ddp_inside(True), ranks=2, slow=True),
@@ -489,16 +493,30 @@ ROWS = [
     Row("`fully_shard(DNI(network))` (FSDP2)", _fsdp_around, ranks=2, slow=True),
     Row("`DNI(DataParallel(network))`, one device or none", _data_parallel(True, [])),
     Row("`DataParallel(DNI(network))`, one device or none", _data_parallel(False, [])),
-    Row("`DNI(DataParallel(network))`, several devices", _data_parallel(True, [0, 1])),
+    Row(
+        "`DNI(DataParallel(network))`, several devices",
+        _data_parallel(True, [0, 1]),
+        expected=Refused("take DistributedDataParallel"),
+    ),
     Row("`functional_call`", _functional_call),
-    Row("`torch.func.grad` in training", _func_grad),
-    Row("`torch.func.vmap` in training", _vmap),
-    Row("forward-mode differentiation", _jvp),
+    Row("`torch.func.grad` in training", _func_grad, "works in `eval()`", TRANSFORM),
+    Row("`torch.func.vmap` in training", _vmap, "works in `eval()`", TRANSFORM),
+    Row(
+        "forward-mode differentiation",
+        _jvp,
+        "works in `eval()`",
+        expected=dict.fromkeys(("eager", "exact every"), Refused("no tangent passes a cut")),
+    ),
     Row("`torch.compile(DNI(network))`", _compiled(True), slow=True),
     Row("`DNI(network)` after `network.compile()`", _compiled(False), slow=True),
     Row("`DNI(network).compile()`", _own_compile, slow=True),
     Row("forward hooks, hooks on parameters", _hooked(False)),
-    Row("full backward hook at a cut", _hooked(True)),
+    Row(
+        "full backward hook at a cut",
+        _hooked(True, "1"),
+        expected=dict.fromkeys(("eager", "exact every"), Refused("has a full backward hook")),
+    ),
+    Row("full backward hook between cuts", _hooked(True, "3")),
     Row("`deepcopy` and `pickle`", _copied),
     Row("`torch.save(net)`", _saved_whole),
     Row("`double()` after some steps", _moved),
@@ -511,17 +529,29 @@ ROWS = [
     Row("quantisation-aware training", _quantised),
     Row("lazy layers", _lazy),
     Row("meta device, then `to_empty`", _meta),
-    Row("`torch.jit.script` of the network", _scripted),
+    Row("`torch.jit.script` of the network", _scripted, expected=Refused("ScriptModule")),
     Row("`torch.jit.script` of a part", _scripted_part),
-    Row("checkpoints, `use_reentrant=False`", steps(lambda: _Checkpointed(False), vectors())),
-    Row("checkpoints, `use_reentrant=True`", steps(lambda: _Checkpointed(True), vectors())),
+    Row("checkpoints, `use_reentrant=False`", steps(lambda: _Checkpointed(False), vectors(5), passes=6)),
+    Row(
+        "checkpoints, `use_reentrant=True`",
+        steps(lambda: _Checkpointed(True), vectors(5)),
+        expected=dict.fromkeys(("exact every",), Refused("give torch.utils.checkpoint use_reentrant=False")),
+    ),
     Row("returns a distribution", _returns(lambda s: torch.distributions.Categorical(logits=s), lambda out, y: -out.log_prob(y).mean())),
     Row("returns an object of its own class", _returns(_Answer, lambda out, y: F.cross_entropy(out.scores, y))),
     Row("returns a complex tensor", _returns(lambda s: torch.complex(s, 1 - s), _complex)),
-    Row("returns tensors hidden in a closure", _returns(_Hidden, lambda out, y: F.cross_entropy(out.read(), y))),
+    Row(
+        "returns tensors hidden in a closure",
+        _returns(_Hidden, lambda out, y: F.cross_entropy(out.read(), y)),
+        expected=dict.fromkeys(("eager", "exact every"), HIDDEN),
+    ),
     Row("returns `(scores, hidden)`", _returns(lambda s: (s, s.softmax(1)), lambda out, y: F.cross_entropy(out[0], y))),
-    Row("a block that the first pass skips", steps(_Skips, vectors())),
-    Row("shared layers and weights", steps(_Shared, vectors())),
+    Row("a block that the first pass skips", steps(_Skips, vectors(), passes=12)),
+    Row(
+        "shared layers and weights",
+        steps(_Shared, vectors()),
+        expected={"eager": Refused("leave its module out of layers", {"layers": ["stem", "other"]})},
+    ),
     Row("activation functions without modules", steps(_Functional, vectors())),
     Row("activation functions in place", steps(_inplace, vectors())),
     Row("convolutions, dropout", steps(_convolutions, images(12))),

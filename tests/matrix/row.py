@@ -86,6 +86,11 @@ class PyTorchError:
 Expected = Works | Refused | PyTorchError
 
 
+# A layer inside of a block does not separate the network; the error names what does.
+AROUND = "does not separate the network"
+BY_PARTS = {"eager": Refused(AROUND, instead={"layers": 2})}
+
+
 @dataclass(frozen=True)
 class Row:
     """One thing that people do, on all ways.

@@ -34,6 +34,13 @@ def copies(network: nn.Module) -> dict[str, torch.Tensor]:
     return {name: value.clone() for name, value in tensors_of(network).items()}
 
 
+def overwrite(network: nn.Module, values: Mapping[str, torch.Tensor]) -> None:
+    """Give parameters and buffers other values, which no graph counts as a change."""
+    for name, tensor in tensors_of(network).items():
+        if not torch.equal(tensor, values[name]):
+            tensor.data.copy_(values[name])
+
+
 class Trained:
     """A network of a row, and what it was like before its last pass.
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn, Tensor
 from torch.nn import functional as F
 
-from tests.matrix.row import Refused, Row
+from tests.matrix.row import BY_PARTS, Row
 from tests.matrix.training import CLASSES, images, steps
 
 
@@ -17,6 +17,15 @@ def _torchvision(name: str, **options: Any) -> nn.Module:
     from torchvision import models
 
     return getattr(models, name)(**{"weights": None, "num_classes": CLASSES, **options})
+
+
+def _vgg() -> nn.Module:
+    from torchvision.models.vgg import VGG, cfgs, make_layers
+
+    network = VGG(make_layers(cfgs["A"], batch_norm=True), num_classes=CLASSES)
+    network.avgpool = nn.AdaptiveAvgPool2d(1)
+    network.classifier = nn.Linear(512, CLASSES)
+    return network
 
 
 def _densenet() -> nn.Module:
@@ -94,16 +103,10 @@ def _detections() -> Any:
     return (x, y), {}, None
 
 
-def _timm(name: str, **options: Any) -> nn.Module:
-    import timm
-
-    return timm.create_model(name, num_classes=CLASSES, **options)
-
-
 def _convnext() -> nn.Module:
     from timm.models.convnext import ConvNeXt
 
-    return ConvNeXt(num_classes=CLASSES, depths=(1, 1), dims=(8, 16), drop_path_rate=0.1)
+    return ConvNeXt(num_classes=CLASSES, depths=(1, 1, 1, 1), dims=(8, 8, 16, 16), drop_path_rate=0.1)
 
 
 def _mixer() -> nn.Module:
@@ -126,30 +129,50 @@ def _logits(out: Any, y: Tensor) -> Tensor:
     return F.cross_entropy(out.logits, y)
 
 
-AROUND = Refused("goes around", instead={"layers": 2})
-
 ROWS = [
-    Row("torchvision resnet18", steps(partial(_torchvision, "resnet18"), images())),
-    Row("torchvision vgg11_bn", steps(partial(_torchvision, "vgg11_bn"), images())),
-    Row("torchvision densenet", steps(_densenet, images())),
     Row(
-        "torchvision mobilenet_v3_small",
+        "torchvision `resnet18`",
+        steps(partial(_torchvision, "resnet18"), images()),
+        expected=BY_PARTS,
+        slow=True,
+    ),
+    Row("torchvision `vgg11_bn`", steps(_vgg, images()), "classifier of one layer"),
+    Row("torchvision `DenseNet`", steps(_densenet, images()), expected=BY_PARTS),
+    Row(
+        "torchvision `mobilenet_v3_small`",
         steps(partial(_torchvision, "mobilenet_v3_small", width_mult=0.25), images()),
+        expected=BY_PARTS,
+        slow=True,
     ),
-    Row("torchvision efficientnet", steps(_efficientnet, images())),
-    Row("torchvision vit", steps(_vit, images())),
-    Row("torchvision swin", steps(_swin, images())),
+    Row("torchvision `EfficientNet`", steps(_efficientnet, images()), expected=BY_PARTS),
+    Row("torchvision `VisionTransformer`", steps(_vit, images()), expected=BY_PARTS),
+    Row("torchvision `SwinTransformer`", steps(_swin, images()), expected=BY_PARTS),
     Row(
-        "torchvision googlenet",
-        steps(
-            partial(_torchvision, "googlenet", init_weights=False),
-            images(64, 2),
-            _auxiliary,
-        ),
+        "torchvision `googlenet`",
+        steps(partial(_torchvision, "googlenet", init_weights=False), images(64, 2), _auxiliary),
+        "auxiliary heads, which run in training alone",
+        expected=BY_PARTS,
+        slow=True,
     ),
-    Row("torchvision fcn", steps(_fcn, _maps(), _segmentation)),
-    Row("detector", steps(Detector, _detections, lambda out, _: sum(out.values()))),
-    Row("timm convnext", steps(_convnext, images()), needs=("timm",)),
-    Row("timm mixer", steps(_mixer, images()), needs=("timm",)),
-    Row("transformers ViT", steps(_hf_vit, images(), _logits), needs=("transformers",)),
+    Row(
+        "torchvision `FCN`",
+        steps(_fcn, _maps(), _segmentation),
+        "an auxiliary head; the network returns a dict",
+        expected=BY_PARTS,
+        slow=True,
+    ),
+    Row(
+        "detector",
+        steps(Detector, _detections, lambda out, _: sum(out.values())),
+        "returns losses in training and boxes in evaluation",
+        expected=BY_PARTS,
+    ),
+    Row("timm `ConvNeXt`", steps(_convnext, images()), needs=("timm",), expected=BY_PARTS),
+    Row("timm `MlpMixer`", steps(_mixer, images()), needs=("timm",), expected=BY_PARTS),
+    Row(
+        "transformers ViT",
+        steps(_hf_vit, images(), _logits),
+        needs=("transformers",),
+        expected=BY_PARTS,
+    ),
 ]

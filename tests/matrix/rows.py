@@ -1,0 +1,21 @@
+"""All rows by group."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from tests.matrix import bad_input, language, loops, machinery, packages, vision
+from tests.matrix.row import Row
+
+GROUPS: Mapping[str, Sequence[Row]] = {
+    "Networks of images": vision.ROWS,
+    "Networks of text": language.ROWS,
+    "Training loops": [*loops.ROWS, *packages.ROWS],
+    "PyTorch's machinery": machinery.ROWS,
+    "Bad input": bad_input.ROWS,
+}
+
+
+def by_name() -> dict[str, Row]:
+    """Return all rows by their names."""
+    return {row.name: row for rows in GROUPS.values() for row in rows}
