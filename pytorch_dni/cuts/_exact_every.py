@@ -8,8 +8,8 @@ from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor
 
+from .._backward_pass import current_backward_pass
 from .._objects import replace_differentiable
-from .._torch import current_backward_pass
 from ..context import Context
 from ..interfaces import BackwardInterface
 from ..interfaces._autograd import attach_gradients
