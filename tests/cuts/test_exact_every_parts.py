@@ -19,9 +19,7 @@ class Blocks(nn.Module):
         self.checkpointed = checkpointed
         self.stem, self.head = nn.Linear(6, 8), nn.Linear(8, 3)
         self.blocks = nn.ModuleList(
-            nn.Sequential(
-                nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 8), nn.Tanh(), nn.LayerNorm(8)
-            )
+            nn.Sequential(nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 8), nn.Tanh(), nn.LayerNorm(8))
             for _ in range(2)
         )
 

@@ -7,7 +7,6 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import nn, Tensor
 from torch.nn import functional as F
 

@@ -88,6 +88,7 @@ Expected = Works | Refused | PyTorchError
 
 # A layer inside of a block does not separate the network; the error names what does.
 AROUND = "does not separate the network"
+REENTRANT = Refused("give torch.utils.checkpoint use_reentrant=False")
 BY_PARTS = {"eager": Refused(AROUND, instead={"layers": 2})}
 
 

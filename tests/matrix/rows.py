@@ -4,14 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from tests.matrix import bad_input, language, loops, machinery, packages, vision
+from tests.matrix import (
+    bad_input,
+    calls,
+    inside,
+    language,
+    loops,
+    objectives,
+    packages,
+    processes,
+    vision,
+)
 from tests.matrix.row import Row
 
 GROUPS: Mapping[str, Sequence[Row]] = {
     "Networks of images": vision.ROWS,
     "Networks of text": language.ROWS,
-    "Training loops": [*loops.ROWS, *packages.ROWS],
-    "PyTorch's machinery": machinery.ROWS,
+    "Training loops": [*loops.ROWS, *objectives.ROWS, *packages.ROWS],
+    "PyTorch's machinery": [*processes.ROWS, *calls.ROWS, *inside.ROWS],
     "Bad input": bad_input.ROWS,
 }
 

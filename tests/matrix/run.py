@@ -25,9 +25,7 @@ def run(row: Row, way: str, folder: Path) -> None:
             # A server that has imported the rows starts the processes; importing takes seconds.
             get_context("forkserver").set_forkserver_preload(["tests.matrix.rows"])
             arguments = row.ranks, row.name, way, str(folder)
-            multiprocessing.start_processes(
-                _work, arguments, row.ranks, start_method="forkserver"
-            )
+            multiprocessing.start_processes(_work, arguments, row.ranks, start_method="forkserver")
 
 
 def _work(rank: int, ranks: int, name: str, way: str, folder: str) -> None:

@@ -135,9 +135,7 @@ class Session:
         self.folder = folder
         self.trained: list[Trained] = []
 
-    def wrap(
-        self, network: nn.Module, optim: Optimizer | None = None, **options: Any
-    ) -> Any:
+    def wrap(self, network: nn.Module, optim: Optimizer | None = None, **options: Any) -> Any:
         """Return a network wrapped as the run asks, with further options of the row."""
         trained = Trained(network)
         self.trained.append(trained)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -39,6 +39,23 @@ def steps(
             opt.step()
 
     return run
+
+
+def train(session: Session, network: nn.Module, batch: Any = None, **options: Any) -> Any:
+    """Train a classifier in the usual loop, and return what the session has made of it."""
+    opt = sgd(network)
+    net = session.wrap(network, opt, **options)
+    loop(net, opt, batch)
+    return net
+
+
+def loop(net: Any, opt: torch.optim.Optimizer, batch: Any = None, passes: int = 4) -> None:
+    """Run the usual loop."""
+    for _ in range(passes):
+        (x,), _, y = (batch or vectors())()
+        opt.zero_grad()
+        F.cross_entropy(net(x), y).backward()
+        opt.step()
 
 
 def images(size: int = 32, batch: int = 4, channels: int = 3) -> Any:
@@ -84,3 +101,21 @@ def mlp(depth: int = 3, width: int = 8, normalised: bool = True) -> nn.Sequentia
             layers.append(nn.BatchNorm1d(width))
         layers.append(nn.ReLU())
     return nn.Sequential(*layers, nn.Linear(width, CLASSES))
+
+
+def batches(count: int = 4) -> Iterator[tuple[Tensor, Tensor]]:
+    """Draw batches of vectors and labels."""
+    for _ in range(count):
+        (x,), _, y = vectors()()
+        yield x, y
+
+
+def simple(loop: Callable[[Any, torch.optim.Optimizer], None]) -> Callable[[Session], None]:
+    """Return the run of a loop that trains one classifier."""
+
+    def run(session: Session) -> None:
+        network = mlp()
+        opt = sgd(network)
+        loop(session.wrap(network, opt), opt)
+
+    return run

@@ -29,10 +29,8 @@ class Checkpointed(nn.Module):
 
     def forward(self, x):
         x = self.stem(x)
-        if self.kind == "nested":
-            x = checkpoint(self.run, x, use_reentrant=True)
-        else:
-            x = self.run(x)
+        nested = self.kind == "nested"
+        x = checkpoint(self.run, x, use_reentrant=True) if nested else self.run(x)
         return self.head(x), x.mean(1)  # the error is taken at the last cut, inside of a block
 
     def run(self, x):
