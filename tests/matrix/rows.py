@@ -13,6 +13,7 @@ from tests.matrix import (
     objectives,
     packages,
     processes,
+    unusual_steps,
     vision,
 )
 from tests.matrix.row import Row
@@ -20,7 +21,12 @@ from tests.matrix.row import Row
 GROUPS: Mapping[str, Sequence[Row]] = {
     "Networks of images": vision.ROWS,
     "Networks of text": language.ROWS,
-    "Training loops": [*loops.ROWS, *objectives.ROWS, *packages.ROWS],
+    "Training loops": [
+        *loops.ROWS,
+        *objectives.ROWS,
+        *unusual_steps.ROWS,
+        *packages.ROWS,
+    ],
     "PyTorch's machinery": [*processes.ROWS, *calls.ROWS, *inside.ROWS],
     "Bad input": bad_input.ROWS,
 }
