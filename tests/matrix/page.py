@@ -38,7 +38,7 @@ A cell says:
   where gradients are exact (`bp_lambda=1`; with `exact_every`, exact steps alone). In a step from
   synthetic gradients, every parameter moves that backpropagation moves. Then `unwrap()` returns the
   network as it was: no hook, the same keys, the same outputs and gradients.
-- **error N**: one `DNIError`, with the text below the table. It is raised in the constructor or in
+- **error N**: one `DNIError`; below the table is a part of its text. It is raised in the constructor or in
   the forward pass, and parameters, buffers, hooks and random numbers are as they were. "In the
   backward pass": parameters are as they were. With the arguments that follow, the way works.
 - **PyTorch N**: the network raises this error without the wrapper, too. With the wrapper, it raises
@@ -56,7 +56,7 @@ class _Errors:
         return self._numbers.setdefault(message, len(self._numbers) + 1)
 
     def lines(self) -> list[str]:
-        return [f"{number}. `{message}`" for message, number in self._numbers.items()]
+        return [f"{number}. `... {message} ...`" for message, number in self._numbers.items()]
 
 
 def render(groups: Mapping[str, Sequence[Row]], versions: Mapping[str, str]) -> str:
