@@ -38,9 +38,10 @@ A cell says:
   where gradients are exact (`bp_lambda=1`; with `exact_every`, exact steps alone). In a step from
   synthetic gradients, every parameter moves that backpropagation moves. Then `unwrap()` returns the
   network as it was: no hook, the same keys, the same outputs and gradients.
-- **error N**: one `DNIError`; below the table is a part of its text. It is raised in the constructor or in
-  the forward pass, and parameters, buffers, hooks and random numbers are as they were. "In the
-  backward pass": parameters are as they were. With the arguments that follow, the way works.
+- **error N**: one `DNIError`; below the table is a part of its text. It is raised in the
+  constructor or in the forward pass, and parameters, buffers, hooks and random numbers are as they
+  were. "In the backward pass": parameters are as they were. With the arguments that follow, the way
+  works.
 - **PyTorch N**: the network raises this error without the wrapper, too. With the wrapper, it raises
   the same error or a `DNIError`.
 """
