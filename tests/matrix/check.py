@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ ROUNDING = 1e-5
 
 def check(row: Row, way: str, folder: Path) -> None:
     """Raise ``AssertionError`` where a row does something else than is expected on a way."""
+    # Rows and other packages import torchvision, which may not fit the installed torch.
+    importlib.import_module("tasks.torchvision_import")
     expected = row.expects(way)
     if isinstance(expected, PyTorchError):
         _check_pytorch_error(row, WAYS[way], expected, folder)
