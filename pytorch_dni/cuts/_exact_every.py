@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor
 
+from .._backward_pass import current_backward_pass
 from .._objects import replace_differentiable
 from ..context import Context
 from ..interfaces import BackwardInterface
@@ -51,19 +52,39 @@ class ExactEveryCuts(CutMethod):
         self._errors = errors
         self._copies = copies
         self._pass: DetachedPass | None = None
+        # Makes a pass like the last one; None where that was exact.
+        self._again: Callable[[], DetachedPass] | None = None
         self._delivered = False  # whether a backward pass has reached the output of such a step
 
     def __getstate__(self) -> dict[str, Any]:
         # Graphs can be neither copied nor pickled.
-        return {**self.__dict__, "_pass": None}
+        return {**self.__dict__, "_pass": None, "_again": None}
+
+    @property
+    def waits_for_error(self) -> bool:
+        """Whether parts of the running pass still get their gradients with the error."""
+        return self._runs_again or (self._pass is not None and self._pass.has_cuts)
+
+    @property
+    def _runs_again(self) -> bool:
+        """Whether a checkpointed part of a pass that was not exact runs again.
+
+        It has to save the tensors that it saved when it first ran.
+        """
+        ended = self._pass is None and self._again is not None
+        return ended and current_backward_pass() is not None
 
     def begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Begin a forward pass, of an exact step or of another."""
         self._exact.begin(args, kwargs)
-        self._pass = None
+        self._pass = self._again = None
         if not self._policy.is_exact_step():
-            watch = None if self._delivered else DeliveryWatch(self._note_delivery)
-            self._pass = DetachedPass(self._errors, self._copies, watch)
+            self._again = partial(self._detached_pass, watched=not self._delivered)
+            self._pass = self._again()
+
+    def _detached_pass(self, watched: bool) -> DetachedPass:
+        watch = DeliveryWatch(self._note_delivery) if watched else None
+        return DetachedPass(self._errors, self._copies, watch)
 
     def _note_delivery(self) -> None:
         self._delivered = True
@@ -72,13 +93,18 @@ class ExactEveryCuts(CutMethod):
         self, name: str, interface: Interface, activation: Tensor, context: Context | None
     ) -> Tensor | None:
         """Return the activation detached, where the step is not exact."""
-        if self._pass is None:
+        running = self._pass
+        if self._runs_again and self._again is not None:
+            running = self._again()
+        if running is None:
             return self._exact.pass_cut(name, interface, activation, context)
         assert isinstance(interface, BackwardInterface)
-        return self._pass.pass_cut(name, interface, activation, context)
+        return running.pass_cut(name, interface, activation, context)
 
     def pass_source(self, activation: Tensor) -> Tensor | None:
         """Have the gradient of this activation, the error, start the backward passes of parts."""
+        if self._runs_again:
+            return activation.detach().requires_grad_().clone()
         if self._pass is None:
             return self._exact.pass_source(activation)
         passed = self._pass.attach([activation], holds_error=True)[0]
@@ -100,7 +126,7 @@ class ExactEveryCuts(CutMethod):
     def cancel(self) -> None:
         """Drop a forward pass that ended otherwise."""
         self._exact.cancel()
-        self._pass = None
+        self._pass = self._again = None
 
 
 class _DetachedCut(NamedTuple):

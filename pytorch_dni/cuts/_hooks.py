@@ -12,6 +12,7 @@ from torch.compiler import is_dynamo_compiling
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.hooks import RemovableHandle
 
+from .._backward_pass import note_module_call
 from .._torch import has_backward_hooks, uncompiled
 from ..errors import describe, DNIError
 
@@ -49,10 +50,14 @@ class ModuleHook:
             return None
         if is_dynamo_compiling():
             return self._run_uncompiled(*call)
-        return self._method(*self._arguments, *call)
+        return self._run(*call)
 
     @uncompiled
     def _run_uncompiled(self, *call: Any) -> Any:
+        return self._run(*call)
+
+    def _run(self, *call: Any) -> Any:
+        note_module_call()
         return self._method(*self._arguments, *call)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn, Tensor
 
-from .._torch import current_backward_pass
+from .._backward_pass import current_backward_pass
 from .._tree import first_activation
 from ..context import Context, current_context
 from ..errors import DNIError

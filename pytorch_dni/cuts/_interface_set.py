@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -87,6 +88,14 @@ class InterfaceSet:
             if site.name != source
         }
         if self._factory.takes_error or any(map(takes_error, built.values())):
+            if source is not None and not built:
+                warnings.warn(
+                    "DNI makes no synthesizer, and the network learns by backpropagation: "
+                    f"{source!r} is the only cut, and the error is taken there, since the network "
+                    "does not return one small tensor. Take unlock='update', or name more modules "
+                    "in layers",
+                    stacklevel=2,
+                )
             return built, error
         for site in known:
             if site.name == source:

@@ -67,6 +67,11 @@ class CutMethod(ABC):
     def begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:  # noqa: B027
         """Begin a forward pass of training with these arguments."""
 
+    @property
+    def waits_for_error(self) -> bool:
+        """Whether parts of the running pass still get their gradients with the error."""
+        return False
+
     @abstractmethod
     def pass_cut(
         self, name: str, interface: Interface, activation: Tensor, context: Context | None

@@ -28,14 +28,19 @@ class ReachedCuts:
         # A tensor of a running pass belongs to one network, not to its copy.
         return {**self.__dict__, "_last": None}
 
-    def activation(self, name: str, module: nn.Module, output: Any) -> Tensor | None:
-        """Return the activation to cut; None where there is none."""
+    def activation(
+        self, name: str, module: nn.Module, output: Any, needed: bool = False
+    ) -> Tensor | None:
+        """Return the activation to cut; None where there is none.
+
+        ``needed`` takes one that asks for no gradient, too.
+        """
         activation = first_activation(output)
         if activation is None:
             self._warn(name, module, output)
             return None
         # Tensors on the meta device have no values to learn from.
-        if not activation.requires_grad or activation.is_meta:
+        if not (activation.requires_grad or needed) or activation.is_meta:
             return None
         last = self._last
         if last is not None and last[0]() is activation and last[1] == version(activation):

@@ -234,10 +234,13 @@ class Cuts:
         context = self._inputs.context()
         if not self._learning():
             return None
-        activation = self._reached.activation(name, module, output)
+        is_source = self._errors.is_source(name)
+        # Behind detached cuts, frozen layers return activations that ask for no gradient.
+        needed = is_source and self._method.waits_for_error
+        activation = self._reached.activation(name, module, output, needed)
         if activation is None or name in self._fit.passed_over:
             return None
-        if self._errors.is_source(name):
+        if is_source:
             passed = self._method.pass_source(activation)
             return self._reached.replaced(output, activation, passed)
         if self._method.detaches:

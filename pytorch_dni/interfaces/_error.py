@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from .._backward_pass import call_after_backward_pass, current_backward_pass
 from .._checks import check_tensor, check_whole
 from .._normalization import RunningScale, Scalar, ScaleUpdate, sum_of_squares
-from .._torch import call_after_backward_pass, current_backward_pass
 from ..errors import DNIError
 from ._decay import ActivationDecay
 from ._pending import Change

@@ -12,14 +12,10 @@ import torch
 from torch import nn, Tensor
 from torch.optim import Optimizer
 
+from .._backward_pass import call_after_backward_pass, current_backward_pass
 from .._checkpoint import number
 from .._normalization import Scalar
-from .._torch import (
-    call_after_backward_pass,
-    current_backward_pass,
-    do_not_skip_step,
-    skip_step_if,
-)
+from .._torch import do_not_skip_step, skip_step_if
 from ..errors import DNIError
 from ._collected import CollectedLessons
 from ._optimizer import build_optimizer, check_lr, check_optim, followed_lr, OptimizerFactory

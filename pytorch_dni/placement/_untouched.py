@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, contextmanager, ExitStack
 import torch
 from torch import nn, Tensor
 from torch.nn.modules.lazy import LazyModuleMixin
+from torch.nn.parameter import is_lazy
 
 from .._kept import KeptTensors
 
@@ -19,7 +20,8 @@ _WITH_SEEDS = ("cuda", "xpu")  # devices that draw random numbers of their own
 def untouched(network: nn.Module, inputs: Iterable[Tensor]) -> Iterator[None]:
     """Restore modes, buffers, inputs and random numbers when the scope ends.
 
-    The buffers of lazy modules are kept when they get their shape.
+    The buffers of lazy modules are kept when they get their shape. The random numbers that their
+    parameters are drawn from stay drawn: they are not to come again.
 
     Args:
         network: The network.
@@ -28,11 +30,13 @@ def untouched(network: nn.Module, inputs: Iterable[Tensor]) -> Iterator[None]:
     modes = {module: module.training for module in network.modules()}
     inputs = [*inputs]
     kept, python = KeptTensors(), random.getstate()
+    draws_parameters = any(map(is_lazy, network.parameters()))
     for tensor in inputs:
         kept.keep(tensor)
     with ExitStack() as stack:
-        for scope in _random_scopes(network, inputs):
-            stack.enter_context(scope)
+        if not draws_parameters:
+            for scope in _random_scopes(network, inputs):
+                stack.enter_context(scope)
         for module in modes:
             if isinstance(module, LazyModuleMixin):
                 stack.callback(module.register_forward_pre_hook(kept.keep_buffers).remove)
@@ -41,7 +45,8 @@ def untouched(network: nn.Module, inputs: Iterable[Tensor]) -> Iterator[None]:
         try:
             yield
         finally:
-            random.setstate(python)
+            if not draws_parameters:
+                random.setstate(python)
             kept.restore()
             for module, mode in modes.items():
                 module.training = mode

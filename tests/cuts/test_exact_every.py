@@ -161,8 +161,7 @@ def test_a_pass_that_is_not_backpropagated_leaves_no_trace():
     assert_equal([*net.parameters()], [*twin.parameters()])
 
 
-@pytest.mark.parametrize("reentrant", [False, True])
-def test_checkpointed_parts_learn(reentrant):
+def test_checkpointed_parts_learn():
     class Checkpointed(nn.Module):
         def __init__(self):
             super().__init__()
@@ -172,15 +171,14 @@ def test_checkpointed_parts_learn(reentrant):
         def forward(self, x):
             x = torch.relu(self.first(x))
             body = nn.Sequential(self.second, nn.ReLU())
-            return self.last(checkpoint(body, x, use_reentrant=reentrant))
+            return self.last(checkpoint(body, x, use_reentrant=False))
 
     net = DNI(Checkpointed(), exact_every=2)
     for seed in range(4):
         net.zero_grad()
         F.cross_entropy(net(batch(seed)[0]), batch(seed)[1]).backward()
         assert net.network.last.weight.grad.abs().sum() > 0
-        if not reentrant or seed % 2 == 0:
-            assert net.network.second.weight.grad.abs().sum() > 0
+        assert net.network.second.weight.grad.abs().sum() > 0
 
 
 def test_mixed_precision_trains():

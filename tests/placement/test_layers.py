@@ -154,6 +154,18 @@ def test_lazy_layers_are_cut(way, options):
     assert all(stats.updates for stats in net.stats().values())
 
 
+@pytest.mark.parametrize("options", [{"eager": True}, {"layers": 3}, {}])
+def test_random_numbers_that_lazy_parameters_are_drawn_from_do_not_come_again(options):
+    drawn = []
+    for wraps in (False, True):
+        torch.manual_seed(0)
+        net = lazy()
+        (DNI(net, **options) if wraps else net)(X)
+        drawn.append((net[0].weight, torch.rand(4)))
+    for bare, wrapped in zip(*drawn, strict=True):
+        assert torch.equal(bare, wrapped)
+
+
 def test_a_trace_leaves_no_statistics_in_lazy_layers():
     net = lazy()
     DNI(net, example_input=X)

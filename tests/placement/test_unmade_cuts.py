@@ -136,3 +136,25 @@ def test_a_layer_that_never_runs_costs_no_recording():
     waiting = {name for name, m in network.named_modules() if m._forward_hooks}
     assert waiting == {"", "first", "block.layer"}
     assert [*copy.deepcopy(net).interfaces] == ["first"]
+
+
+class TwoOutputs(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(4, 6), nn.ReLU())
+        self.head = nn.Linear(6, 2)
+
+    def forward(self, x):
+        x = self.body(x)
+        return self.head(x), x.mean(1)
+
+
+def test_a_single_cut_at_which_the_error_is_taken_is_warned_of():
+    net = DNI(TwoOutputs())
+    with pytest.warns(UserWarning, match=r"makes no synthesizer.*'body\.1' is the only cut"):
+        net(torch.randn(3, 4))[0].sum().backward()
+    assert not net.interfaces
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        net = DNI(TwoOutputs(), unlock="update", example_input=torch.randn(3, 4))
+    assert [*net.interfaces] == ["body.1"]
