@@ -28,14 +28,18 @@ class _OuterPass:
 
 
 class _Known(threading.local):
-    outer: ref[_OuterPass] | None = None
+    """The pass of this thread in which modules run again, as long as it runs."""
+
+    _outer: ref[_OuterPass] | None = None
+
+    def set(self, outer: _OuterPass) -> None:
+        self._outer = ref(outer)
+
+    def get(self) -> _OuterPass | None:
+        return None if self._outer is None else self._outer()
 
 
 _known = _Known()
-
-
-def _outer_pass() -> _OuterPass | None:
-    return None if _known.outer is None else _known.outer()
 
 
 def note_module_call() -> None:
@@ -45,10 +49,10 @@ def note_module_call() -> None:
     its own, which has another number and an end of its own.
     """
     number = _torch.current_backward_pass()
-    if number is not None and _outer_pass() is None:
+    if number is not None and _known.get() is None:
         outer = _OuterPass(number)
         _torch.call_after_backward_pass(outer.end)
-        _known.outer = ref(outer)
+        _known.set(outer)
 
 
 def current_backward_pass() -> int | None:
@@ -56,13 +60,13 @@ def current_backward_pass() -> int | None:
     number = _torch.current_backward_pass()
     if number is None:
         return None
-    outer = _outer_pass()
+    outer = _known.get()
     return number if outer is None else outer.number
 
 
 def call_after_backward_pass(callback: Callable[[], None]) -> None:
     """Call a function when the outermost backward pass that runs in this thread ends."""
-    outer = _outer_pass()
+    outer = _known.get()
     if outer is None:
         _torch.call_after_backward_pass(callback)
     else:
