@@ -91,22 +91,13 @@ def _run(
     is_causal: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
     _check_call(module, query, attn_mask, is_causal)
-    if module.batch_first:
-        same_key, same_value = key is query, value is key
-        query = query.transpose(0, 1)
-        key = query if same_key else key.transpose(0, 1)
-        value = key if same_value else value.transpose(0, 1)
-    mask = None if attn_mask is None else _additive(attn_mask, query.dtype)
-    padding = None if key_padding_mask is None else _additive(key_padding_mask, query.dtype)
-    if is_causal and padding is None and not need_weights:
-        mask = None
-    elif padding is not None:
-        is_causal = False
+    query, key, value = _length_first(module, query, key, value)
+    # The kernel needs no mask for attention to earlier positions alone.
+    is_causal = is_causal and key_padding_mask is None
+    mask, padding = _masks(query, key_padding_mask, attn_mask, is_causal and not need_weights)
     q, k, v = _projected(taps, module, query, key, value)
     heads, (length, batch, width) = module.num_heads, query.shape
     q, k, v = (t.view(len(t), batch * heads, width // heads).transpose(0, 1) for t in (q, k, v))
-    if mask is not None and mask.dim() == 2:
-        mask = mask.unsqueeze(0)
     if padding is not None:
         wide = padding.view(batch, 1, 1, -1).expand(-1, heads, -1, -1)
         wide = wide.reshape(batch * heads, 1, -1)
@@ -123,6 +114,32 @@ def _run(
         weights = weights.view(batch, heads, length, -1)
         weights = weights.mean(1) if average_attn_weights else weights
     return output.transpose(0, 1) if module.batch_first else output, weights
+
+
+def _masks(
+    query: Tensor,
+    key_padding_mask: Tensor | None,
+    attn_mask: Tensor | None,
+    causal_alone: bool,
+) -> tuple[Tensor | None, Tensor | None]:
+    """Return what is added to the scores: for all examples, and for the keys of each."""
+    padding = None if key_padding_mask is None else _additive(key_padding_mask, query.dtype)
+    if attn_mask is None or causal_alone:
+        return None, padding
+    mask = _additive(attn_mask, query.dtype)
+    return mask.unsqueeze(0) if mask.dim() == 2 else mask, padding
+
+
+def _length_first(
+    module: Any, query: Tensor, key: Tensor, value: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return inputs ``(length, batch, width)``; those that are one tensor stay one."""
+    if not module.batch_first:
+        return query, key, value
+    same_key, same_value = key is query, value is key
+    query = query.transpose(0, 1)
+    key = query if same_key else key.transpose(0, 1)
+    return query, key, key if same_value else value.transpose(0, 1)
 
 
 def _check_call(module: Any, query: Tensor, mask: Tensor | None, is_causal: bool) -> None:

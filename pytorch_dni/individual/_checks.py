@@ -76,15 +76,6 @@ class PassCheck:
             )
         if self._mean and saved == _SUM:
             raise DNIError("the loss is a sum over the batch: give reduction='sum'")
-        weight: Any = getattr(root, "_saved_total_weight", None)
-        if self._mean and weight is not None:
-            target: Any = getattr(root, "_saved_target", None)
-            if target is not None and float(weight) != target.numel():
-                raise DNIError(
-                    "the loss is a mean weighted by class weights or without ignored targets, "
-                    "which is not the mean of the examples' losses: sum it, divide it yourself, "
-                    "and give reduction='sum'"
-                )
 
     def _check_uses(
         self, roots: Sequence[Tensor | GradientEdge], made: list[tuple[Layer, int, int]]

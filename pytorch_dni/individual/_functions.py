@@ -26,15 +26,7 @@ from ._rows import RowGradients
 BatchDim: TypeAlias = int | Mapping[str, int]
 
 
-def individual_gradients(
-    net: nn.Module,
-    *,
-    out: MutableMapping[str, Tensor] | None = None,
-    sparse: bool = False,
-    reduction: str = "sum",
-    grad: bool = True,
-    batch_dim: BatchDim = 0,
-) -> IndividualContext[IndividualValues[Tensor | RowGradients]]:
+class individual_gradients(IndividualContext[IndividualValues[Tensor | RowGradients]]):
     """Take the gradient of each example, in the user's one ``loss.backward()``.
 
     Args:
@@ -52,8 +44,7 @@ def individual_gradients(
         batch_dim: The dimension of examples in the tensors of layers, or a mapping from names of
             layers (``"*"`` for all others). Recurrent layers and attention know their own.
 
-    Returns:
-        A context manager that gives a mapping from qualified names of parameters to tensors
+    Entering the context gives a mapping from qualified names of parameters to tensors
         ``(batch, *parameter shape)``, those of the last backward pass.
 
     Raises:
@@ -68,21 +59,26 @@ def individual_gradients(
 
     Source: Goodfellow 2015, arXiv 1510.01799.
     """
-    check_flag("sparse", sparse)
-    if out is not None and not isinstance(out, MutableMapping):
-        raise DNIError(f"out must be a dict of tensors, not {type(out).__name__}")
-    quantity = FullQuantity(out, sparse)
-    result = IndividualValues(quantity)
-    return IndividualContext(net, quantity, result, reduction, grad, batch_dim)
+
+    def __init__(
+        self,
+        net: nn.Module,
+        *,
+        out: MutableMapping[str, Tensor] | None = None,
+        sparse: bool = False,
+        reduction: str = "sum",
+        grad: bool = True,
+        batch_dim: BatchDim = 0,
+    ) -> None:
+        check_flag("sparse", sparse)
+        if out is not None and not isinstance(out, MutableMapping):
+            raise DNIError(f"out must be a dict of tensors, not {type(out).__name__}")
+        quantity = FullQuantity(out, sparse)
+        result = IndividualValues(quantity)
+        super().__init__(net, quantity, result, reduction, grad, batch_dim)
 
 
-def individual_gradient_norms(
-    net: nn.Module,
-    *,
-    reduction: str = "sum",
-    grad: bool = True,
-    batch_dim: BatchDim = 0,
-) -> IndividualContext[SummedValues]:
+class individual_gradient_norms(IndividualContext[SummedValues]):
     """Take the norm of each example's gradient, without making the gradients.
 
     Args:
@@ -91,25 +87,27 @@ def individual_gradient_norms(
         grad: As there.
         batch_dim: As there.
 
-    Returns:
-        A context manager that gives a mapping from qualified names of parameters to tensors
+    Entering the context gives a mapping from qualified names of parameters to tensors
         ``(batch,)``; its ``total`` is the norm over all parameters.
 
     Raises:
         DNIError: As in :func:`individual_gradients`.
     """
-    quantity = NormQuantity()
-    result = SummedValues(quantity, total_norm)
-    return IndividualContext(net, quantity, result, reduction, grad, batch_dim)
+
+    def __init__(
+        self,
+        net: nn.Module,
+        *,
+        reduction: str = "sum",
+        grad: bool = True,
+        batch_dim: BatchDim = 0,
+    ) -> None:
+        quantity = NormQuantity()
+        result = SummedValues(quantity, total_norm)
+        super().__init__(net, quantity, result, reduction, grad, batch_dim)
 
 
-def individual_gradient_dots(
-    net: nn.Module,
-    *,
-    reduction: str = "sum",
-    grad: bool = True,
-    batch_dim: BatchDim = 0,
-) -> IndividualContext[SummedValues]:
+class individual_gradient_dots(IndividualContext[SummedValues]):
     """Take the inner products of all pairs of examples' gradients, without making the gradients.
 
     Args:
@@ -118,28 +116,27 @@ def individual_gradient_dots(
         grad: As there.
         batch_dim: As there.
 
-    Returns:
-        A context manager that gives a mapping from qualified names of parameters to tensors
+    Entering the context gives a mapping from qualified names of parameters to tensors
         ``(batch, batch)``; its ``total`` is their sum, the Gram matrix of whole gradients.
 
     Raises:
         DNIError: As in :func:`individual_gradients`.
     """
-    quantity = DotQuantity()
-    result = SummedValues(quantity, total_sum)
-    return IndividualContext(net, quantity, result, reduction, grad, batch_dim)
+
+    def __init__(
+        self,
+        net: nn.Module,
+        *,
+        reduction: str = "sum",
+        grad: bool = True,
+        batch_dim: BatchDim = 0,
+    ) -> None:
+        quantity = DotQuantity()
+        result = SummedValues(quantity, total_sum)
+        super().__init__(net, quantity, result, reduction, grad, batch_dim)
 
 
-def individual_gradient_projections(
-    net: nn.Module,
-    dim: int,
-    seed: int = 0,
-    *,
-    file: ProjectionFile | None = None,
-    reduction: str = "sum",
-    grad: bool = True,
-    batch_dim: BatchDim = 0,
-) -> IndividualContext[Projections]:
+class individual_gradient_projections(IndividualContext[Projections]):
     """Project each example's gradient to ``dim`` numbers, without making the gradient.
 
     The projection is random, and fixed by ``seed`` and the names and shapes of the parameters. The
@@ -154,22 +151,33 @@ def individual_gradient_projections(
         grad: As there.
         batch_dim: As there.
 
-    Returns:
-        A context manager that gives a mapping from qualified names of parameters to tensors
+    Entering the context gives a mapping from qualified names of parameters to tensors
         ``(batch, dim)``; its ``total`` is their sum, the projection of the whole gradient.
 
     Raises:
         DNIError: As in :func:`individual_gradients`; or the file holds other projections.
     """
-    check_whole("dim", dim, 1)
-    check_whole("seed", seed, 0)
-    if file is not None and not isinstance(file, ProjectionFile):
-        raise DNIError(f"file must be a ProjectionFile, not {type(file).__name__}")
 
-    def open_file(parameters: Mapping[str, Tensor]) -> None:
-        if file is not None:
-            file.open(dim, seed, parameters)
+    def __init__(
+        self,
+        net: nn.Module,
+        dim: int,
+        seed: int = 0,
+        *,
+        file: ProjectionFile | None = None,
+        reduction: str = "sum",
+        grad: bool = True,
+        batch_dim: BatchDim = 0,
+    ) -> None:
+        check_whole("dim", dim, 1)
+        check_whole("seed", seed, 0)
+        if file is not None and not isinstance(file, ProjectionFile):
+            raise DNIError(f"file must be a ProjectionFile, not {type(file).__name__}")
 
-    quantity = ProjectionQuantity(Directions(dim, seed), open_file)
-    result = Projections(quantity, total_sum, file)
-    return IndividualContext(net, quantity, result, reduction, grad, batch_dim)
+        def open_file(parameters: Mapping[str, Tensor]) -> None:
+            if file is not None:
+                file.open(dim, seed, parameters)
+
+        quantity = ProjectionQuantity(Directions(dim, seed), open_file)
+        result = Projections(quantity, total_sum, file)
+        super().__init__(net, quantity, result, reduction, grad, batch_dim)
