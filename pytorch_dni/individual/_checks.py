@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from torch import nn, Tensor
 from torch.autograd.graph import GradientEdge, Node
@@ -30,23 +29,18 @@ class PassCheck:
     def __init__(self, parameters: Mapping[str, nn.Parameter], mean: bool, grad: bool) -> None:
         self._names = {id(parameter): name for name, parameter in parameters.items()}
         self._mean, self._grad = mean, grad
-        self._passes = 0
         self._made: list[tuple[Layer, int, int]] = []
 
     def note_nodes(self, layer: Layer, first: int, end: int) -> None:
         """Note the numbers of the graph's nodes that a layer has made."""
-        if not self._passes:
-            self._made.append((layer, first, end))
+        self._made.append((layer, first, end))
 
-    def begin(self) -> None:
-        """Check a backward pass that begins.
+    def check_pass(self) -> None:
+        """Check the backward pass that runs.
 
         Raises:
             DNIError: The loss has another reduction, or a parameter is used outside of its layer.
         """
-        self._passes += 1
-        if self._passes > 1:
-            return
         made, self._made = self._made, []
         roots = backward_roots()
         if len(roots) == 1 and isinstance(roots[0], Tensor):
@@ -54,15 +48,18 @@ class PassCheck:
         if self._grad:
             self._check_uses(roots, made)
 
-    def check_form(self, layer: Layer, local: str, form: GradientForm, len_of: Any) -> None:
+    def check_form(
+        self, layer: Layer, local: str, form: GradientForm, batch: tuple[int, Layer] | None
+    ) -> None:
         """Raise where gradients have another shape than ``(batch, *shape of the parameter)``."""
         owner, name = layer.owners[local]
         shape = tuple(getattr(owner, name).shape)
-        if form.shape != shape or (len_of is not None and form.batch != len_of[0]):
+        if form.shape != shape or batch is None or form.batch != batch[0]:
             raise DNIError(
                 f"the rule of {layer.description} gave gradients of shape "
                 f"{(form.batch, *form.shape)} for its parameter {local!r}: they must be of shape "
-                f"{(len_of[0], *shape)}, one for each example"
+                f"({'batch' if batch is None else batch[0]}, {', '.join(map(str, shape))}), one "
+                "for each example"
             )
 
     def _check_reduction(self, root: Node | None) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -21,7 +20,12 @@ class GradientForm(ABC):
     """
 
     def __init__(self, shape: Sequence[int]) -> None:
-        self.shape = tuple(shape)
+        self._shape = shape
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the parameter."""
+        return tuple(self._shape)
 
     @property
     @abstractmethod
@@ -72,13 +76,19 @@ class FullGradients(GradientForm):
     """
 
     def __init__(self, values: Tensor) -> None:
-        super().__init__(values.shape[1:])
         self.values = values
+        self._norms: Tensor | None = None
+        self._gram: Tensor | None = None
 
     @property
     def batch(self) -> int:
         """Number of examples."""
-        return len(self.values)
+        return self.values.shape[0]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the parameter."""
+        return tuple(self.values.shape[1:])
 
     def write(self, out: Tensor, add: bool) -> None:
         """Write the gradients into ``out (batch, *shape)``, or add them to it."""
@@ -87,26 +97,21 @@ class FullGradients(GradientForm):
         else:
             out.copy_(self.values)
 
-    @cached_property
+    @property
     def _flat(self) -> Tensor:
-        return self.values.reshape(self.batch, -1)
-
-    @cached_property
-    def _norms(self) -> Tensor:
-        norms: Tensor = torch.linalg.vector_norm(self._flat, dim=1)
-        return norms
-
-    @cached_property
-    def _gram(self) -> Tensor:
-        gram: Tensor = self._flat @ self._flat.T
-        return gram
+        values = self.values
+        return values if values.dim() == 2 else values.reshape(self.batch, -1)
 
     def norms(self) -> Tensor:
         """Return the Euclidean norm of each example's gradient ``(batch,)``."""
+        if self._norms is None:
+            self._norms = torch.linalg.vector_norm(self._flat, dim=1)
         return self._norms
 
     def gram(self) -> Tensor:
         """Return the inner products of all pairs of examples ``(batch, batch)``."""
+        if self._gram is None:
+            self._gram = self._flat @ self._flat.T
         return self._gram
 
     def project(self, directions: ParameterDirections) -> Tensor:
@@ -141,24 +146,28 @@ class OuterProducts(GradientForm):
 
     def __init__(self, left: Tensor, right: Tensor, shape: Sequence[int]) -> None:
         super().__init__(shape)
-        self.left, self.right = left, right
+        self._left, self._right = left, right
+
+    @property
+    def left(self) -> Tensor:
+        """Output gradients ``(batch, groups, outputs, positions)``."""
+        return self._left
+
+    @property
+    def right(self) -> Tensor:
+        """Inputs ``(batch, groups, positions, inputs)``."""
+        return self._right
 
     @property
     def batch(self) -> int:
         """Number of examples."""
-        return len(self.left)
+        return self.left.shape[0]
 
     def write(self, out: Tensor, add: bool) -> None:
         """Write the gradients into ``out (batch, *shape)``, or add them to it."""
         left, right = self.left.flatten(0, 1), self.right.flatten(0, 1)
         product = out.view(len(left), left.shape[1], right.shape[2])
-        if left.shape[2] == 1:  # a product of matrices takes twice as long as this one
-            left, right = left.contiguous(), right.contiguous()
-            if add:
-                product.addcmul_(left, right)
-            else:
-                torch.mul(left, right, out=product)
-        elif add:
+        if add:
             torch.baddbmm(product, left, right, out=product)
         else:
             torch.bmm(left, right, out=product)
@@ -204,8 +213,25 @@ class VectorProducts(OuterProducts):
     """
 
     def __init__(self, left: FullGradients, right: FullGradients, shape: Sequence[int]) -> None:
-        super().__init__(left.values[:, None, :, None], right.values[:, None, None], shape)
-        self._vectors = left, right
+        self._shape, self._vectors = shape, (left, right)
+
+    @property
+    def left(self) -> Tensor:
+        """Output gradients ``(batch, 1, outputs, 1)``."""
+        return self._vectors[0].values[:, None, :, None]
+
+    @property
+    def right(self) -> Tensor:
+        """Inputs ``(batch, 1, 1, inputs)``."""
+        return self._vectors[1].values[:, None, None]
+
+    def write(self, out: Tensor, add: bool) -> None:
+        """Write the gradients into ``out (batch, *shape)``, or add them to it."""
+        left, right = (vector.values for vector in self._vectors)
+        if add:
+            out.addcmul_(left[:, :, None], right[:, None])
+        else:  # a product of matrices takes twice as long as this one
+            torch.mul(left[:, :, None], right[:, None], out=out)
 
     def norms(self) -> Tensor:
         """Return the Euclidean norm of each example's gradient ``(batch,)``."""

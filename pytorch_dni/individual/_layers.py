@@ -37,17 +37,23 @@ class LinearRule(LayerRule):
     Source: Goodfellow 2015, arXiv 1510.01799.
     """
 
+    depends_on_state = False
+
     def gradients(self, call: LayerCall) -> Mapping[str, Gradients]:
         """Return the gradients by the parameter's name."""
         weight: Any = call.module.weight
-        if call.args and call.args[0].dim() == 1:
+        input, grad = call.input, call.output_grad
+        if grad.dim() == 1:
             raise unbatched(call, "(batch, ..., features)")
-        dtype = weight.dtype
-        return linear_forms(call.input.to(dtype), call.output_grad.to(dtype), weight.shape)
+        if not input.dtype == grad.dtype == weight.dtype:
+            input, grad = input.to(weight.dtype), grad.to(weight.dtype)
+        return linear_forms(input, grad, weight.shape)
 
 
 class EmbeddingRule(LayerRule):
     """Per-example gradients of ``Embedding``: each position adds to the row that it reads."""
+
+    depends_on_state = False
 
     def check(self, name: str, module: nn.Module) -> None:
         """Raise :class:`DNIError` where gradients depend on the other examples."""
@@ -75,6 +81,8 @@ class ConvolutionRule(LayerRule):
 
     The weight multiplies the patches of the input: output positions take the place of positions.
     """
+
+    depends_on_state = False
 
     def gradients(self, call: LayerCall) -> Mapping[str, Gradients]:
         """Return the gradients by the parameter's name."""

@@ -16,6 +16,8 @@ from ._rules import Gradients, LayerCall, LayerRule
 class _LastDimensionsRule(LayerRule):
     """Rule of layers that normalise over their last dimensions, the shape of the weight."""
 
+    depends_on_state = False
+
     def gradients(self, call: LayerCall) -> Mapping[str, Gradients]:
         """Return the gradients by the parameter's name."""
         module: Any = call.module
@@ -83,6 +85,8 @@ def _channel_sums(grad: Tensor) -> Tensor:
 
 class GroupNormRule(_ChannelsRule):
     """Per-example gradients of ``GroupNorm``."""
+
+    depends_on_state = False
 
     def _normalized(self, module: Any, input: Tensor) -> Tensor:
         return F.group_norm(input, module.num_groups, None, None, module.eps)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, ExitStack
 from typing import Any
 
 import torch
@@ -12,8 +10,8 @@ from torch import Tensor
 from .._torch import current_backward_pass
 from ..errors import DNIError
 from ._checks import PassCheck
+from ._forms import FullGradients
 from ._quantities import Quantity
-from ._rules import as_form
 from ._torch import keeps_graph
 from ._uses import Layer, Use
 
@@ -35,24 +33,23 @@ class Passes:
         self.grad, self.forward_pass = grad, 0
         self._quantity, self._mean = quantity, mean
         self._check: PassCheck
+        self.tracking, self.notes_nodes = True, grad
         self._active, self._paused = True, 0
         self._in_forward = 0
         self._uses: dict[str, int] = {}
         self._running: tuple[str, int] | None = None
-        self._delivering: int | None = None
+        self._engine_pass: int | None = None
+        self._keeps_graph, self._plain_mode, self._first = False, False, True
         self._batch: tuple[int, Layer] | None = None
 
     def check_with(self, check: PassCheck) -> None:
         """Have backward passes checked."""
         self._check = check
 
-    def is_tracking(self) -> bool:
-        """Return whether uses are to be recorded now."""
-        return self._active and not self._paused
-
     def pause(self, change: int) -> None:
         """Pause the recording of uses with 1, go on with -1."""
         self._paused += change
+        self.tracking = self._active and not self._paused
 
     def begin_forward(self) -> None:
         """Note that a forward pass of the network begins."""
@@ -67,13 +64,11 @@ class Passes:
     def end(self) -> None:
         """Take no more gradients; what has been computed stays."""
         self._quantity.values()
-        self._active = False
+        self._active = self.tracking = False
 
-    def count(self, names: Mapping[str, str], change: int) -> None:
-        """Count the uses of parameters whose graph is alive."""
-        uses = self._uses
-        for name in names.values():
-            uses[name] = uses.get(name, 0) + change
+    def count(self, group: str, change: int) -> None:
+        """Count the uses of a group of layers whose graph is alive."""
+        self._uses[group] = self._uses.get(group, 0) + change
 
     def note_nodes(self, layer: Layer, first: int, end: int) -> None:
         """Note the numbers of the graph's nodes that a layer has made."""
@@ -91,29 +86,40 @@ class Passes:
         """Take the output gradients of a use, in a backward pass."""
         if not self._active:
             return
-        self._enter(use)
-        grad = grads[0]
-        self._check_batch(use, grad.shape[use.batch_dim] if grad.dim() > use.batch_dim else None)
-        with ExitStack() as stack:
-            for mode in _modes(grad):
-                stack.enter_context(mode)
-            if self._mean:
-                size = grad.shape[use.batch_dim]
-                grads = tuple([grad * size for grad in grads])
-            names, uses = use.layer.names, self._uses
-            for local, found in use.gradients(grads).items():
-                name = names.get(local)
-                if name is not None:
-                    form = as_form(found)
-                    self._check.check_form(use.layer, local, form, len_of=self._batch)
-                    self._quantity.receive(name, form, alone=uses[name] == 1)
-        if not keeps_graph():
+        number = current_backward_pass()
+        if number != self._engine_pass or self._in_forward:
+            self._enter(use, number, grads[0].device.type)
+        self._check_batch(use, grads[0].shape)
+        if self._plain_mode:
+            self._compute(use, grads)
+        else:
+            with torch.no_grad(), torch.autocast(grads[0].device.type, enabled=False):
+                self._compute(use, grads)
+        if not self._keeps_graph:
             use.release()
 
-    def _enter(self, use: Use) -> None:
+    def _compute(self, use: Use, grads: tuple[Tensor, ...]) -> None:
+        """Compute the gradients of a use, and give them to the quantity."""
+        layer, quantity = use.layer, self._quantity
+        if self._mean:
+            size = grads[0].shape[use.batch_dim]
+            grads = tuple([grad * size for grad in grads])
+        alone = self._uses[layer.group] == 1
+        for local, found in use.gradients(grads).items():
+            name = layer.names.get(local)
+            if name is not None:
+                form = FullGradients(found) if isinstance(found, Tensor) else found
+                if self._first:
+                    self._check.check_form(layer, local, form, self._batch)
+                quantity.receive(name, form, alone)
+
+    def _enter(self, use: Use, number: int | None, device: str) -> None:
         """Begin with a new backward pass, or go on with the one that runs."""
-        number, running = current_backward_pass(), self._running
         assert number is not None  # output gradients come in backward passes alone
+        running = self._running
+        self._engine_pass, self._keeps_graph = number, keeps_graph()
+        # Modes of the thread do not change in a backward pass.
+        self._plain_mode = not (torch.is_grad_enabled() or torch.is_autocast_enabled(device))
         if self._in_forward:
             if running != ("forward", self.forward_pass):
                 self._begin("forward", self.forward_pass)
@@ -125,29 +131,23 @@ class Passes:
             self._begin("backward", number)
 
     def _begin(self, kind: str, number: int) -> None:
-        self._running, self._batch = (kind, number), None
+        self._first = self._running is None
+        self._running, self._batch, self.notes_nodes = (kind, number), None, False
         self._quantity.begin()
-        self._check.begin()
+        if self._first:
+            self._check.check_pass()
 
-    def _check_batch(self, use: Use, size: int | None) -> None:
-        if self._batch is None and size is not None:
+    def _check_batch(self, use: Use, shape: torch.Size) -> None:
+        dim, known = use.batch_dim, self._batch
+        size = shape[dim] if len(shape) > dim else None
+        if known is not None and size == known[0]:
+            return
+        if known is None and size is not None:
             self._batch = size, use.layer
-        if size is None or self._batch is None or size != self._batch[0]:
-            known = (
-                "" if self._batch is None else (f", {self._batch[1].description} {self._batch[0]}")
-            )
+        else:
+            other = "" if known is None else f", {known[1].description} {known[0]}"
             raise DNIError(
-                f"{use.layer.description} has {size} examples in dimension {use.batch_dim}{known}: "
-                "all layers must have the examples in one dimension; give batch_dim the dimension "
-                "of each layer that has another"
+                f"{use.layer.description} has {size} examples in dimension {dim}{other}: all "
+                "layers must have the examples in one dimension; give batch_dim the dimension of "
+                "each layer that has another"
             )
-
-
-def _modes(grad: Tensor) -> list[AbstractContextManager[Any]]:
-    """Return the contexts in which gradients are computed: no graph, no autocast."""
-    modes: list[AbstractContextManager[Any]] = []
-    if torch.is_grad_enabled():
-        modes.append(torch.no_grad())
-    if torch.is_autocast_enabled(grad.device.type):
-        modes.append(torch.autocast(grad.device.type, enabled=False))
-    return modes

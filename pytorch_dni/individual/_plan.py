@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import torch
@@ -77,6 +77,7 @@ class Plan:
         self._names = {id(parameter): name for name, parameter in self.parameters.items()}
         self._pause = pause
         self.layers: list[Planned] = []
+        self._groups: dict[str, str] = {}
         unknown: list[str] = []
         owned: set[nn.Module] = set()  # modules whose parameters another one computes
         for name, module in network.named_modules():
@@ -109,7 +110,22 @@ class Plan:
             rule = VmapRule(owners, module.forward, self._pause)
         if rule is not None and (names or isinstance(rule, BatchNormRule)):
             owners = {local: owners[local] for local in names}
-            self.layers.append(Planned(Layer(name, module, names, owners), rule))
+            group = self._group(name, names.values())
+            layer = Layer(name, module, names, frozenset(names), owners, group)
+            self.layers.append(Planned(layer, rule))
+
+    def _group(self, name: str, parameters: Iterable[str]) -> str:
+        """Return the name of a layer's group: the first layer with one of the same parameters."""
+        known = {self._groups[parameter] for parameter in parameters if parameter in self._groups}
+        group = min(known, default=name)
+        self._groups.update(dict.fromkeys(parameters, group))
+        if len(known) > 1:  # the layer joins groups of layers before it
+            self._groups = {p: group if g in known else g for p, g in self._groups.items()}
+            self.layers = [
+                Planned(layer._replace(group=group) if layer.group in known else layer, rule)
+                for layer, rule in self.layers
+            ]
+        return group
 
 
 def _check_module(name: str, module: nn.Module) -> None:

@@ -136,7 +136,7 @@ class PairQuantity(Quantity[Tensor]):
 
     def receive(self, name: str, form: GradientForm, alone: bool) -> None:
         """Take a parameter's gradients from one use."""
-        if alone and name not in self._waiting:
+        if alone and (not self._waiting or name not in self._waiting):
             self._values[name] = self._compute(form)
         else:
             self._waiting.setdefault(name, []).append(form)
@@ -200,4 +200,8 @@ def total_norm(values: Mapping[str, Tensor]) -> Tensor:
 
 def total_sum(values: Mapping[str, Tensor]) -> Tensor:
     """Return the sum over all parameters."""
-    return torch.stack([*values.values()]).sum(0)
+    first, *others = values.values()
+    total = first.clone()
+    for other in others:
+        total.add_(other)
+    return total

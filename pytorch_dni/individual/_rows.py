@@ -42,7 +42,7 @@ class EmbeddedRows(GradientForm):
     @property
     def batch(self) -> int:
         """Number of examples."""
-        return len(self.grads)
+        return self.grads.shape[0]
 
     def write(self, out: Tensor, add: bool) -> None:
         """Write the gradients into ``out (batch, *shape)``, or add them to it."""

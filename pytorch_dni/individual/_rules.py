@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, TypeAlias
 from torch import nn, Tensor
 
 from ..errors import describe, DNIError
-from ._forms import FullGradients, GradientForm
+from ._forms import GradientForm
 
 
 class LayerCall(NamedTuple):
@@ -57,7 +57,14 @@ RuleFunction: TypeAlias = Callable[[LayerCall], Mapping[str, Gradients]]
 
 
 class LayerRule:
-    """How the per-example gradients of a kind of layer are computed."""
+    """How the per-example gradients of a kind of layer are computed.
+
+    Attributes:
+        depends_on_state: Whether the rule is asked in each forward pass what it needs to remember,
+            and whether the layer has per-example gradients.
+    """
+
+    depends_on_state = True
 
     def check(self, name: str, module: nn.Module) -> None:
         """Raise :class:`DNIError` where the layer has no per-example gradients."""
@@ -82,6 +89,8 @@ class LayerRule:
 class FunctionRule(LayerRule):
     """A rule that the user has registered as a function."""
 
+    depends_on_state = False
+
     def __init__(self, function: RuleFunction) -> None:
         self._function = function
 
@@ -95,11 +104,6 @@ class FunctionRule(LayerRule):
                 f"{sorted(found) if isinstance(found, Mapping) else type(found).__name__}"
             )
         return found
-
-
-def as_form(gradients: Gradients) -> GradientForm:
-    """Return gradients as a form of them."""
-    return FullGradients(gradients) if isinstance(gradients, Tensor) else gradients
 
 
 class RuleHandle:

@@ -27,14 +27,6 @@ def exchange_parameters(module: nn.Module, tensors: Mapping[str, Tensor]) -> dic
     return replaced
 
 
-def refresh_flat_weights(module: nn.RNNBase) -> None:
-    """Have a recurrent module use its parameters again after they were exchanged.
-
-    It keeps a list of them besides, which it renews in its next forward pass alone.
-    """
-    module._update_flat_weights()
-
-
 def next_creation_number() -> int:
     """Return the number that :func:`creation_number` gives for the next node of the graph."""
     number: int = torch._C._autograd._get_sequence_nr()

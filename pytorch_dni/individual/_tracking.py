@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -12,7 +13,7 @@ from torch.compiler import is_dynamo_compiling
 from .._torch import current_backward_pass, uncompiled
 from .._tree import tensors
 from ._rules import LayerRule
-from ._torch import exchange_parameters, next_creation_number, refresh_flat_weights
+from ._torch import next_creation_number
 from ._uses import attach, Compute, Layer, Receiver, rooted, Use
 
 
@@ -21,9 +22,8 @@ class Tracker(Receiver, Protocol):
 
     grad: bool
     forward_pass: int
-
-    def is_tracking(self) -> bool:
-        """Return whether uses are to be recorded now."""
+    tracking: bool
+    notes_nodes: bool
 
     def note_backward_pass(self, number: int) -> None:
         """Note that a forward pass runs inside a backward pass."""
@@ -56,6 +56,7 @@ class TrackedForward:
         self._forward: Callable[..., Any] = layer.module.forward
         self._before = vars(layer.module).get("forward")
         self._steps = isinstance(rule, OwnForward)
+        self._parameters = [getattr(*owner) for owner in layer.owners.values()]
         layer.module.forward = self
 
     def remove(self) -> None:
@@ -68,7 +69,7 @@ class TrackedForward:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the layer."""
-        if not torch.is_grad_enabled() or not self._tracker.is_tracking():
+        if not torch.is_grad_enabled() or not self._tracker.tracking:
             return self._forward(*args, **kwargs)
         if is_dynamo_compiling():
             return self._track_uncompiled(args, kwargs)
@@ -79,62 +80,63 @@ class TrackedForward:
         return self._track(args, kwargs)
 
     def _track(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-        tracker = self._tracker
-        module, rule = self._layer.module, self._rule
-        rule.check(self._layer.name, module)
-        if not self._layer.names:
-            return self._forward(*args, **kwargs)
+        tracker, layer, rule = self._tracker, self._layer, self._rule
+        if rule.depends_on_state:
+            rule.check(layer.name, layer.module)
+            if not layer.names:
+                return self._forward(*args, **kwargs)
         made_in = current_backward_pass()
         if made_in is not None:
             tracker.note_backward_pass(made_in)
-        remembered = rule.remember(module)
-        first = next_creation_number()
+        remembered = rule.remember(layer.module) if rule.depends_on_state else None
+        first = next_creation_number() if tracker.notes_nodes else 0
         output = self._run(made_in, args, kwargs)
         if not self._steps:
-            if not any(tensor.requires_grad for tensor in tensors(output)):
-                output = rooted(output)
-            remembered = rule.remember_output(remembered, output)
-            use = self._use(rule.gradients, args, kwargs, self._batch_dim, remembered, made_in)
-            output = attach(use, output)
-        tracker.note_nodes(self._layer, first, next_creation_number())
+            if not (isinstance(output, Tensor) and output.requires_grad):
+                output = _with_gradient(output)
+            if rule.depends_on_state:
+                remembered = rule.remember_output(remembered, output)
+            given, dim = (args, kwargs), self._batch_dim
+            output = attach(self._use(rule.gradients, given, dim, remembered, made_in), output)
+        if tracker.notes_nodes:
+            tracker.note_nodes(layer, first, next_creation_number())
         return output
 
     def _run(self, made_in: int | None, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """Run the layer, with parameters that need no gradient where none is to be computed."""
+        compute = self._forward
+        if self._steps:
+            compute = partial(self._run_steps, made_in)
         if self._tracker.grad:
-            return self._computed(made_in, args, kwargs)
-        module = self._layer.module
-        replaced: list[tuple[nn.Module, dict[str, Tensor]]] = []
+            return compute(*args, **kwargs)
+        for parameter in self._parameters:
+            parameter.requires_grad_(False)
         try:
-            for owner, name in self._layer.owners.values():
-                detached = getattr(owner, name).detach()
-                replaced.append((owner, exchange_parameters(owner, {name: detached})))
-            return self._computed(made_in, args, kwargs)
+            return compute(*args, **kwargs)
         finally:
-            for owner, own in replaced:
-                exchange_parameters(owner, own)
-            if isinstance(module, nn.RNNBase):
-                refresh_flat_weights(module)
+            for parameter in self._parameters:
+                parameter.requires_grad_(True)
 
-    def _computed(
-        self, made_in: int | None, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-    ) -> Any:
-        if isinstance(self._rule, OwnForward):
-            return self._rule.run(Taps(self._use, made_in), self._layer.module, args, kwargs)
-        return self._forward(*args, **kwargs)
+    def _run_steps(self, made_in: int | None, *args: Any, **kwargs: Any) -> Any:
+        assert isinstance(self._rule, OwnForward)  # the caller knows
+        return self._rule.run(Taps(self._use, made_in), self._layer.module, args, kwargs)
 
     def _use(
         self,
         compute: Compute,
-        args: tuple[Any, ...],
-        kwargs: Mapping[str, Any],
+        given: tuple[tuple[Any, ...], Mapping[str, Any]],
         batch_dim: int,
         remembered: Any,
         made_in: int | None,
     ) -> Use:
-        number = self._tracker.forward_pass
         tracker, layer = self._tracker, self._layer
-        return Use(tracker, layer, compute, args, kwargs, batch_dim, remembered, made_in, number)
+        number = tracker.forward_pass
+        return Use(tracker, layer, compute, given, batch_dim, remembered, made_in, number)
+
+
+def _with_gradient(output: Any) -> Any:
+    """Return an output in which a tensor requires a gradient."""
+    return output if any(found.requires_grad for found in tensors(output)) else rooted(output)
 
 
 class Taps:
@@ -151,7 +153,7 @@ class Taps:
     def attach(self, output: Tensor, input: Tensor, compute: Compute, batch_dim: int) -> Tensor:
         """Return the output of a linear map, whose gradient will be received."""
         output = output if output.requires_grad else rooted(output)
-        use = self._use(compute, (input,), {}, batch_dim, None, self._made_in)
+        use = self._use(compute, ((input,), {}), batch_dim, None, self._made_in)
         attached: Tensor = attach(use, output)
         return attached
 

@@ -24,13 +24,17 @@ class Layer(NamedTuple):
         name: Its qualified name.
         module: The layer.
         names: Qualified names of these parameters, by their names in the layer.
-        owners: The module that holds each of them, and its name there.
+        wanted: Their names in the layer.
+        owners: The modules that hold them, and their names there.
+        group: Name of a group of layers; layers that share a parameter are in the same one.
     """
 
     name: str
     module: nn.Module
     names: Mapping[str, str]
+    wanted: frozenset[str]
     owners: Mapping[str, tuple[nn.Module, str]]
+    group: str
 
     @property
     def description(self) -> str:
@@ -44,8 +48,8 @@ class Receiver(Protocol):
     def receive(self, use: Use, grads: tuple[Tensor, ...]) -> None:
         """Take the output gradients of a use, in a backward pass."""
 
-    def count(self, names: Mapping[str, str], change: int) -> None:
-        """Count the uses of parameters whose graph is alive."""
+    def count(self, group: str, change: int) -> None:
+        """Count the uses of a group of layers whose graph is alive."""
 
 
 class Use:
@@ -55,8 +59,7 @@ class Use:
         receiver: Receives the output gradients.
         layer: The layer.
         compute: Computes the gradients of its parameters.
-        args: The layer's arguments.
-        kwargs: Its keywords.
+        given: The layer's arguments and keywords.
         batch_dim: The dimension of examples.
         remembered: What the rule keeps besides.
         made_in: Number of the backward pass that the forward pass runs in; None outside of one.
@@ -68,8 +71,7 @@ class Use:
         receiver: Receiver,
         layer: Layer,
         compute: Compute,
-        args: tuple[Any, ...],
-        kwargs: Mapping[str, Any],
+        given: tuple[tuple[Any, ...], Mapping[str, Any]],
         batch_dim: int,
         remembered: Any,
         made_in: int | None,
@@ -78,16 +80,33 @@ class Use:
         self.layer, self.made_in, self.forward_pass = layer, made_in, forward_pass
         self.batch_dim = batch_dim
         self._receiver, self._compute = receiver, compute
-        self._remembered = remembered
+        self._remembered, self._number = remembered, 0
         self._kept: tuple[tuple[Any, ...], Mapping[str, Any]] | None
+        args, kwargs = given
         if len(args) == 1 and not kwargs and isinstance(args[0], Tensor):
-            self._kept = (args[0].detach(),), kwargs
-            self._versions = [(self._kept[0][0], _version(args[0]))]
+            input = args[0].detach()
+            self._kept, self._inputs = ((input,), kwargs), [input]
         else:
             self._kept = map_tensors((args, dict(kwargs)), Tensor.detach)
-            self._versions = [(tensor, _version(tensor)) for tensor in tensors(self._kept)]
-        self._released = False
-        receiver.count(layer.names, 1)
+            self._inputs = tensors(self._kept)
+        self._versions = [_version(input) for input in self._inputs]
+        receiver.count(layer.group, 1)
+
+    def wait_at(self, output: Tensor) -> None:
+        """Receive the gradient of an output, as it reaches the layer.
+
+        A hook on the node of the graph runs after all hooks of the tensor, which may change the
+        gradient, and in-place changes of the output do not move it.
+        """
+        assert output.grad_fn is not None  # a layer has computed it
+        self._number = output.output_nr
+        output.grad_fn.register_prehook(self)
+
+    def __call__(self, grads: tuple[Tensor | None, ...]) -> None:
+        """Receive the gradients of the outputs of a node."""
+        grad = grads[self._number]
+        if grad is not None and self._kept is not None:
+            self._receiver.receive(self, (grad,))
 
     def receive(self, grads: tuple[Tensor, ...]) -> None:
         """Take the output gradients, in a backward pass."""
@@ -101,25 +120,31 @@ class Use:
             DNIError: An input was changed in place after the layer had used it.
         """
         assert self._kept is not None
-        if any(_version(tensor) != count for tensor, count in self._versions):
+        layer = self.layer
+        if [_version(input) for input in self._inputs] != self._versions:
             raise DNIError(
-                f"an input of {self.layer.description} was changed in place after the layer had "
+                f"an input of {layer.description} was changed in place after the layer had "
                 "used it, so that per-example gradients cannot be computed: change a copy instead"
             )
-        layer = self.layer
-        wanted = frozenset(layer.names)
         args, kwargs = self._kept
-        call = LayerCall(
-            layer.name, layer.module, args, kwargs, grads, wanted, self.batch_dim, self._remembered
+        return self._compute(
+            LayerCall(
+                layer.name,
+                layer.module,
+                args,
+                kwargs,
+                grads,
+                layer.wanted,
+                self.batch_dim,
+                self._remembered,
+            )
         )
-        return self._compute(call)
 
     def release(self) -> None:
         """Forget the inputs: the graph has been gone through."""
-        if not self._released:
-            self._released = True
-            self._kept, self._versions, self._remembered = None, [], None
-            self._receiver.count(self.layer.names, -1)
+        if self._kept is not None:
+            self._kept, self._inputs, self._remembered = None, [], None
+            self._receiver.count(self.layer.group, -1)
 
     def __del__(self) -> None:
         self.release()
@@ -127,26 +152,6 @@ class Use:
 
 def _version(tensor: Tensor) -> int | None:
     return None if tensor.is_inference() else version(tensor)
-
-
-class _GradientHook:
-    """Gives a use the gradient of its only output, as it reaches the layer.
-
-    A hook on the node of the graph runs after all hooks of the tensor, which may change the
-    gradient, and in-place changes of the output do not move it.
-
-    Args:
-        use: The use.
-        number: Which output of the node the tensor is.
-    """
-
-    def __init__(self, use: Use, number: int) -> None:
-        self._use, self._number = use, number
-
-    def __call__(self, grads: tuple[Tensor | None, ...]) -> None:
-        grad = grads[self._number]
-        if grad is not None:
-            self._use.receive((grad,))
 
 
 class _Root(torch.autograd.Function):
@@ -198,8 +203,7 @@ def attach(use: Use, output: Any) -> Any:
         DNIError: No tensor that requires a gradient is found in the output.
     """
     if isinstance(output, Tensor) and output.grad_fn is not None:
-        hook = _GradientHook(use, output.output_nr)
-        output.grad_fn.register_prehook(hook)
+        use.wait_at(output)
         return output
     found = [tensor for tensor in floating_tensors(output) if tensor.requires_grad]
     if not found:
