@@ -159,12 +159,17 @@ class RowBlocks(GradientForm):
         """Return the sum with the gradients from another use of the same parameter."""
         if not isinstance(other, RowBlocks):
             return self.full().joined(other)
+        ranges = {
+            (first, first + form.shape[0])
+            for blocks in (self._blocks, other._blocks)
+            for first, form in blocks.items()
+        }
+        in_order = sorted(ranges)
+        if any(end > first for (_, end), (first, _) in zip(in_order, in_order[1:], strict=False)):
+            return self.full().joined(other)
         blocks = dict(self._blocks)
         for first, form in other._blocks.items():
             blocks[first] = blocks[first].joined(form) if first in blocks else form
-        ends = [first + blocks[first].shape[0] for first in sorted(blocks)]
-        if any(end > first for end, first in zip(ends, sorted(blocks)[1:], strict=False)):
-            return self.full().joined(other)
         return RowBlocks(blocks, self.shape)
 
     def any_tensor(self) -> Tensor:

@@ -18,13 +18,21 @@ from torch.autograd.graph import _engine_run_backward, GradientEdge
 def exchange_parameters(module: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Put tensors in the place of a module's own parameters, and return those.
 
-    ``torch.func.functional_call`` does the same; it calls the module with its hooks, and takes as
-    long as a small layer.
+    ``torch.func.functional_call`` does the same, but calls the module with its hooks.
     """
     own: dict[str, Any] = module._parameters
     replaced = {name: own[name] for name in tensors}
     own.update(tensors)
     return replaced
+
+
+def viewed(tensor: Tensor) -> Tensor | None:
+    """Return the tensor of which another is a view; None for tensors that are no views.
+
+    Changes in place of a view replace its node of the graph, and not that of the viewed tensor.
+    There is no public way to ask.
+    """
+    return tensor._base
 
 
 def next_creation_number() -> int:

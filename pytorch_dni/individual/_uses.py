@@ -12,6 +12,7 @@ from .._torch import version
 from .._tree import floating_tensors, map_tensors, tensors
 from ..errors import describe, DNIError
 from ._rules import Gradients, LayerCall
+from ._torch import viewed
 
 #: Computes the gradients of a layer's parameters, by their names in the layer.
 Compute = Callable[[LayerCall], Mapping[str, Gradients]]
@@ -81,6 +82,7 @@ class Use:
         self.batch_dim = batch_dim
         self._receiver, self._compute = receiver, compute
         self._remembered, self._number = remembered, 0
+        self._shape: torch.Size | None = None
         self._kept: tuple[tuple[Any, ...], Mapping[str, Any]] | None
         args, kwargs = given
         if len(args) == 1 and not kwargs and isinstance(args[0], Tensor):
@@ -92,20 +94,28 @@ class Use:
         self._versions = [_version(input) for input in self._inputs]
         receiver.count(layer.group, 1)
 
-    def wait_at(self, output: Tensor) -> None:
-        """Receive the gradient of an output, as it reaches the layer.
+    def wait_at(self, output: Tensor) -> Tensor:
+        """Receive the gradient of an output, as it reaches the layer; return the output.
 
         A hook on the node of the graph runs after all hooks of the tensor, which may change the
-        gradient, and in-place changes of the output do not move it.
+        gradient. In-place changes of the output do not move it, but for a view, whose node they
+        replace: the hook is then on the tensor that is viewed.
         """
-        assert output.grad_fn is not None  # a layer has computed it
-        self._number = output.output_nr
-        output.grad_fn.register_prehook(self)
+        base = viewed(output)
+        if base is not None and (base.grad_fn is None or not _is_reshaped(base, output)):
+            output, base = output.clone(), None
+        self._shape = None if base is None else output.shape
+        source = output if base is None else base
+        assert source.grad_fn is not None  # a layer has computed it
+        self._number = source.output_nr
+        source.grad_fn.register_prehook(self)
+        return output
 
     def __call__(self, grads: tuple[Tensor | None, ...]) -> None:
         """Receive the gradients of the outputs of a node."""
         grad = grads[self._number]
         if grad is not None and self._kept is not None:
+            grad = grad if self._shape is None else grad.reshape(self._shape)
             self._receiver.receive(self, (grad,))
 
     def receive(self, grads: tuple[Tensor, ...]) -> None:
@@ -148,6 +158,10 @@ class Use:
 
     def __del__(self) -> None:
         self.release()
+
+
+def _is_reshaped(base: Tensor, view: Tensor) -> bool:
+    return base.numel() == view.numel() and base.is_contiguous() and view.is_contiguous()
 
 
 def _version(tensor: Tensor) -> int | None:
@@ -203,8 +217,7 @@ def attach(use: Use, output: Any) -> Any:
         DNIError: No tensor that requires a gradient is found in the output.
     """
     if isinstance(output, Tensor) and output.grad_fn is not None:
-        use.wait_at(output)
-        return output
+        return use.wait_at(output)
     found = [tensor for tensor in floating_tensors(output) if tensor.requires_grad]
     if not found:
         raise DNIError(

@@ -1,6 +1,5 @@
 """Per-example gradients of each layer equal those of one backward pass for each example."""
 
-import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,14 +11,6 @@ from tests.support.individual import check_layer
 few = settings(max_examples=6, deadline=None, derandomize=True)
 reductions = st.sampled_from(["sum", "mean"])
 sizes = st.integers(1, 4)
-
-
-@pytest.fixture(autouse=True)
-def float64():
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(before)
 
 
 @given(sizes, st.lists(sizes, max_size=3), sizes, sizes, st.booleans(), reductions)
