@@ -23,7 +23,7 @@ from ._normalizations import (
     LayerNormRule,
     RMSNormRule,
 )
-from ._recurrent import RecurrentRule
+from ._recurrent import CellRule, RecurrentRule
 from ._rules import LayerRule, registered_rule
 from ._uses import Layer
 
@@ -42,6 +42,7 @@ _RULES: dict[type[nn.Module], LayerRule] = {
     nn.LSTM: _recurrent,
     nn.GRU: _recurrent,
     nn.MultiheadAttention: AttentionRule(),
+    **dict.fromkeys((nn.RNNCell, nn.LSTMCell, nn.GRUCell), CellRule()),
     **dict.fromkeys((nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d), _instance),
     **dict.fromkeys((nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm), _batch),
 }
@@ -98,6 +99,7 @@ class Plan:
             owners = _owners(module, owned)
         else:
             rule.check(name, module)
+            _check_own_parameters(name, module)
             owners = {local: _owner(module, local) for local in rule.parameters(module)}
             owned.update(owner for owner, _ in owners.values() if owner is not module)
         names = {
@@ -138,6 +140,16 @@ def _check_module(name: str, module: nn.Module) -> None:
         reason = "has parameters without a shape yet: run the network once before"
     if reason is not None:
         raise DNIError(f"{describe(name, module)} {reason}")
+
+
+def _check_own_parameters(name: str, module: nn.Module) -> None:
+    """Raise where a hook makes the weight of a known layer from other parameters."""
+    own = {local for local, _ in module.named_parameters(recurse=False)}
+    if any(f"{local}_{end}" in own for local in ("weight", "bias") for end in ("g", "v", "orig")):
+        raise DNIError(
+            f"{describe(name, module)} has the parameters {', '.join(sorted(own))}, from which a "
+            "hook makes its weight: use torch.nn.utils.parametrizations instead"
+        )
 
 
 def _known_rule(module: nn.Module) -> LayerRule | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import reduce
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -165,7 +166,7 @@ class RowBlocks(GradientForm):
             for first, form in blocks.items()
         }
         in_order = sorted(ranges)
-        if any(end > first for (_, end), (first, _) in zip(in_order, in_order[1:], strict=False)):
+        if any(end > first for (_, end), (first, _) in pairwise(in_order)):
             return self.full().joined(other)
         blocks = dict(self._blocks)
         for first, form in other._blocks.items():

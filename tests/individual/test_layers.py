@@ -1,5 +1,6 @@
 """Per-example gradients of each layer equal those of one backward pass for each example."""
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -121,6 +122,37 @@ def test_recurrent_layers(data, kind, reduction):
         widths = [flags.get("proj_size", 3), 3][: 2 if kind is nn.LSTM else 1]
         state = [torch.randn(count, batch, width) for width in widths]
     check_layer(Network(), [torch.randn(shape), *state], reduction, dim)
+
+
+class Cells(nn.Module):
+    """A loop over a cell."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.cell = kind(2, 3)
+
+    def forward(self, x):
+        state = None
+        for step in x.unbind(1):
+            state = self.cell(step, state)
+        return state
+
+
+@given(st.sampled_from([nn.RNNCell, nn.LSTMCell, nn.GRUCell]), sizes, sizes, reductions)
+@few
+def test_recurrent_cells(kind, batch, steps, reduction):
+    check_layer(Cells(kind), [torch.randn(batch, steps, 2)], reduction)
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
+def test_dropout_of_recurrent_layers_is_repeated(kind):
+    network = nn.Sequential(kind(3, 4, 3, dropout=0.5, batch_first=True))
+    network.forward = lambda x: network[0](x)[0]
+    x = torch.randn(5, 6, 3)
+    with individual_gradients(network) as gradients:
+        network(x).square().sum().backward()
+    for name, parameter in network.named_parameters():
+        torch.testing.assert_close(gradients[name].sum(0), parameter.grad)
 
 
 class Attention(nn.Module):

@@ -37,7 +37,7 @@ def loop(network, loss_of_example, batch):
 
 def matrix(gradients):
     """Return all gradients of each example in one row."""
-    return torch.cat([gradient.flatten(1) for gradient in gradients.values()], 1)
+    return torch.cat([gradient.reshape(len(gradient), -1) for gradient in gradients.values()], 1)
 
 
 def check_equal(network, loss, loss_of_example, batch, reduction="sum", **options):
@@ -71,7 +71,7 @@ def check_equal(network, loss, loss_of_example, batch, reduction="sum", **option
         with individual_gradient_dots(network, grad=grad, **options) as dots:
             loss().backward()
         for name in expected:
-            rows = expected[name].flatten(1)
+            rows = expected[name].reshape(batch, -1)
             torch.testing.assert_close(norms[name], rows.norm(dim=1), atol=1e-7, rtol=1e-6)
             torch.testing.assert_close(dots[name], rows @ rows.T)
         rows = matrix(expected)
