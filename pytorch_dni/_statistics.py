@@ -25,12 +25,15 @@ class InterfaceStats(NamedTuple):
         cosine: Cosine similarity of synthetic to true gradient.
         norm_ratio: Norm of the synthetic gradient over that of the true one.
         updates: How many times the synthesizer has been trained.
+        example_cosines: Cosine similarity for each example of the last lesson ``(batch,)``, zero
+            where a gradient is zero; None where they are not measured.
     """
 
     loss: float
     cosine: float
     norm_ratio: float
     updates: int
+    example_cosines: Tensor | None = None
 
 
 class RunningMoments:
@@ -47,6 +50,8 @@ class RunningMoments:
         ratio: Root mean square of the true message over that of the synthetic one.
         updates: How many updates there were.
         samples: How many of them were measured.
+        measures_examples: Whether each example of each lesson is measured, too.
+        example_cosines: What was measured last of examples.
     """
 
     def __init__(self, like: Tensor) -> None:
@@ -54,6 +59,12 @@ class RunningMoments:
         self.ratio = like.new_ones(())
         self.updates = 0
         self.samples = 0
+        self.measures_examples = False
+        self.example_cosines: Tensor | None = None
+
+    def measure_examples(self, measures: bool) -> None:
+        """Measure each example of each lesson from now on, or stop it."""
+        self.measures_examples, self.example_cosines = measures, None
 
     @property
     def due(self) -> bool:
@@ -72,6 +83,9 @@ class RunningMoments:
             The three means of this pair, for :meth:`apply`; None where the update is not due, or,
             on the CPU, where they are not finite: an overflow must not count.
         """
+        if self.measures_examples:
+            pair = synthetic.flatten(1), true.flatten(1)
+            self.example_cosines = torch.cosine_similarity(*pair, dim=1, eps=SMALLEST_UNIT)
         if not self.due:
             return None
         s, t = synthetic.reshape(-1), true.reshape(-1)
@@ -114,10 +128,11 @@ class RunningMoments:
         """
         ss, st, tt = self.values.double().tolist()
         ss, st = ss * gain**2, st * gain
+        counts = self.updates, self.example_cosines
         if not tt:
-            return InterfaceStats(math.nan, math.nan, math.nan, self.updates)
+            return InterfaceStats(math.nan, math.nan, math.nan, *counts)
         cosine = st / math.sqrt(ss * tt) if ss else 0.0
-        return InterfaceStats((ss - 2 * st + tt) / tt, cosine, math.sqrt(ss / tt), self.updates)
+        return InterfaceStats((ss - 2 * st + tt) / tt, cosine, math.sqrt(ss / tt), *counts)
 
     def to(self, like: Tensor) -> None:
         """Take the type and device of another tensor."""
