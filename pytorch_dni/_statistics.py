@@ -25,15 +25,33 @@ class InterfaceStats(NamedTuple):
         cosine: Cosine similarity of synthetic to true gradient.
         norm_ratio: Norm of the synthetic gradient over that of the true one.
         updates: How many times the synthesizer has been trained.
-        example_cosines: Cosine similarity for each example of the last lesson ``(batch,)``, zero
-            where a gradient is zero; None where they are not measured.
     """
 
     loss: float
     cosine: float
     norm_ratio: float
     updates: int
+
+    @property
+    def example_cosines(self) -> Tensor | None:
+        """Cosine similarity for each example of the last lesson ``(batch,)``, if measured."""
+        return None
+
+
+class _ExampleStats(InterfaceStats):
+    """The same, with what was measured of each example.
+
+    Args:
+        figures: The figures.
+        cosines: Cosine similarities ``(batch,)``; None before the next lesson.
+    """
+
     example_cosines: Tensor | None = None
+
+    def __new__(cls, figures: InterfaceStats, cosines: Tensor | None) -> _ExampleStats:
+        self = super().__new__(cls, *figures)
+        self.example_cosines = cosines
+        return self
 
 
 class RunningMoments:
@@ -128,11 +146,12 @@ class RunningMoments:
         """
         ss, st, tt = self.values.double().tolist()
         ss, st = ss * gain**2, st * gain
-        counts = self.updates, self.example_cosines
-        if not tt:
-            return InterfaceStats(math.nan, math.nan, math.nan, *counts)
-        cosine = st / math.sqrt(ss * tt) if ss else 0.0
-        return InterfaceStats((ss - 2 * st + tt) / tt, cosine, math.sqrt(ss / tt), *counts)
+        figures = InterfaceStats(math.nan, math.nan, math.nan, self.updates)
+        if tt:
+            cosine = st / math.sqrt(ss * tt) if ss else 0.0
+            loss, ratio = (ss - 2 * st + tt) / tt, math.sqrt(ss / tt)
+            figures = InterfaceStats(loss, cosine, ratio, self.updates)
+        return _ExampleStats(figures, self.example_cosines) if self.measures_examples else figures
 
     def to(self, like: Tensor) -> None:
         """Take the type and device of another tensor."""
