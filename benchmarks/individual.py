@@ -152,32 +152,27 @@ def _measure(case: Case, device: str, blocks: int, length: int) -> list[dict[str
         if case.name != "transformer":  # its attention is no layer of the other ways
             steps |= other_ways(case.network, case.input, case.target)
         timings = time_steps(steps, blocks, length, warm_up=1, clock=clock)
-        memory = {
-            name: _peak(case, step) if device == "cpu" and name != _FLOOR else None
-            for name, step in steps.items()
-        }
-    first = memory[_ORDINARY]
+        memory = {_ORDINARY: _peak(case, case.step)} if device == "cpu" else {}
+        for name, step in steps.items():
+            if memory and isinstance(step, _OwnWay):
+                memory[name] = _peak(step.case, step)
     return [
         {
             "network": case.name,
             "way": name,
             **timing._asdict(),
-            "memory": _ratio(memory[name], first),
+            "memory": memory[name] / memory[_ORDINARY] if name in memory else None,
         }
         for name, timing in timings.items()
     ]
 
 
-def _ratio(memory: int | None, first: int | None) -> float | None:
-    return None if memory is None or first is None else memory / first
-
-
 def _peak(case: Case, step: Step) -> int:
     """Return the peak memory of a step in bytes, with gradients of parameters."""
-    return peak_memory(step, case.network, [], [])[1]
+    return peak_memory(step, case.network, [case.input, case.target], [])[1]
 
 
-def own_ways(case: Case, stack: ExitStack) -> dict[str, Step]:
+def own_ways(case: Case, stack: ExitStack) -> dict[str, _OwnWay]:
     """Return the steps of the library by name, inside of contexts that the stack leaves.
 
     Each has a copy of the network, so that all may be entered at once.
@@ -194,16 +189,27 @@ def own_ways(case: Case, stack: ExitStack) -> dict[str, Step]:
     return {name: _own_way(case.copied(), context, stack) for name, context in contexts.items()}
 
 
+class _OwnWay:
+    """A step inside of a context.
+
+    Args:
+        case: The network and its batch.
+        values: What entering the context returned.
+    """
+
+    def __init__(self, case: Case, values: Any) -> None:
+        self.case, self._values = case, values
+
+    def __call__(self) -> object:
+        """Take a step, and return the values over all parameters, if there are any."""
+        self.case.step()
+        return getattr(self._values, "total", None)
+
+
 def _own_way(
     case: Case, context: Callable[[nn.Module], IndividualContext[Any]], stack: ExitStack
-) -> Step:
-    values = stack.enter_context(context(case.network))
-
-    def step() -> object:
-        case.step()
-        return getattr(values, "total", None)
-
-    return step
+) -> _OwnWay:
+    return _OwnWay(case, stack.enter_context(context(case.network)))
 
 
 def floor_step(case: Case) -> Step:

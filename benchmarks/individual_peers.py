@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import importlib
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,10 @@ from torch.nn import functional as F
 Step = Callable[[], object]
 
 
+# Opacus and BackPACK need no gradient of the input, which is no reason to warn.
+_WARNING = "Full backward hook is firing"
+
+
 def other_ways(network: nn.Module, input: Tensor, target: Tensor) -> dict[str, Step]:
     """Return steps that compute the gradients of all examples, by name.
 
@@ -22,6 +27,7 @@ def other_ways(network: nn.Module, input: Tensor, target: Tensor) -> dict[str, S
         input: Input, with the examples in the first dimension.
         target: Labels.
     """
+    warnings.filterwarnings("ignore", _WARNING)
     found = {"vmap(grad)": _vmap(network, input, target), "loop": _loop(network, input, target)}
     if all(isinstance(layer, (nn.Linear, nn.ReLU)) for layer in network.children()):
         found["outer products"] = _outer_products(network, input, target)
@@ -60,7 +66,6 @@ def _loop(network: nn.Module, input: Tensor, target: Tensor) -> Step:
 def _outer_products(network: nn.Module, input: Tensor, target: Tensor) -> Step:
     """Return the way of Goodfellow 2015, written without further thought."""
     network = copy.deepcopy(network)
-    layers = [layer for layer in network.children() if isinstance(layer, nn.Linear)]
 
     def step() -> list[Tensor]:
         inputs, outputs, hidden = [], [], input
@@ -80,7 +85,6 @@ def _outer_products(network: nn.Module, input: Tensor, target: Tensor) -> Step:
             found += [torch.einsum("no,ni->noi", grad, x.detach()), grad]
         return found
 
-    assert layers  # perceptrons alone
     return step
 
 
