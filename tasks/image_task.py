@@ -98,6 +98,11 @@ def add_image_options(parser: options.Parser, data_set: str, content: str) -> No
         content: What the folder ``--data`` holds, for the help text.
     """
     parser.add_integer("--epochs", None, "training epochs, instead of --steps (default: 1)")
+    add_data_options(parser, data_set, content)
+
+
+def add_data_options(parser: options.Parser, data_set: str, content: str) -> None:
+    """Add the options ``--data`` and ``--download``, as :func:`add_image_options` does."""
     parser.add_argument(
         "--data",
         type=Path,

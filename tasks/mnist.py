@@ -72,7 +72,7 @@ class MNISTTask(ImageTask):
         self._layer = norm, activation
         self._network, self._hidden, self._depth = args.network, args.hidden, depth
         check_data_option(args, "MNIST")
-        super().__init__(args, _load(args, train=True), _load(args, train=False), CLASSES)
+        super().__init__(args, load(args, train=True), load(args, train=False), CLASSES)
 
     def build_network(self) -> nn.Module:
         """Build the network that ``--network`` names."""
@@ -81,8 +81,12 @@ class MNISTTask(ImageTask):
         return perceptron(self._depth, self._hidden, *self._layer)
 
 
-def _load(args: argparse.Namespace, train: bool) -> ImageSet:
-    """Return normalised images ``(count, 1, 28, 28)`` and labels on the device."""
+def load(args: argparse.Namespace, train: bool) -> ImageSet:
+    """Return normalised images ``(count, 1, 28, 28)`` and labels on the device.
+
+    Raises:
+        TaskError: The data cannot be read.
+    """
     # The import takes a second, and errors before this point need not wait for it.
     from .torchvision_import import torchvision
 
@@ -151,6 +155,11 @@ def mnist_parser(
 def add_network_options(parser: options.Parser) -> None:
     """Add options on the data and the kind of network."""
     add_image_options(parser, "MNIST", "MNIST/")
+    add_network_kind(parser)
+
+
+def add_network_kind(parser: options.Parser) -> None:
+    """Add options on the kind of network."""
     parser.add_argument(
         "--network",
         choices=["mlp", "cnn"],
