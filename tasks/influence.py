@@ -189,7 +189,7 @@ def influence(
     figures = {
         "wrong": len(wrong),
         "relabelled": int(digits.relabelled.sum()),
-        "found": share_found(sizes, digits.relabelled),
+        "found": round(share_found(sizes, digits.relabelled), 4),
     }
     return figures, draw(digits.training, digits.relabelled, rows)
 
