@@ -81,6 +81,19 @@ def test_vmap_is_told():
         individual_gradients(nn.Sequential(nn.Linear(4, 4), Scale())).__enter__()
 
 
+class Swapped(Scale):
+    """Returns a view whose memory is in another order."""
+
+    def forward(self, x):
+        return (x * self.factor).mT
+
+
+@pytest.mark.filterwarnings("ignore:per-example gradients of")
+def test_views_that_are_changed_in_place():
+    network = nn.Sequential(nn.Linear(4, 4), Swapped(), nn.LeakyReLU(0.1, True), nn.Linear(3, 2))
+    check_layer(network, [torch.randn(2, 3, 4)])
+
+
 class Mixing(Scale):
     def forward(self, x):
         return x * self.factor + x.mean(0)
