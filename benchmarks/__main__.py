@@ -18,6 +18,7 @@ from . import (
     choices,
     compiled,
     feedback,
+    individual,
     memory,
     overhead,
     parallel_parts,
@@ -38,6 +39,7 @@ BENCHMARKS: dict[str, Any] = {
     "calls": calls,
     "compiled": compiled,
     "feedback": feedback,
+    "individual": individual,
     "parallel_parts": parallel_parts,
     "peers": peers,
 }

@@ -32,6 +32,27 @@ class InterfaceStats(NamedTuple):
     norm_ratio: float
     updates: int
 
+    @property
+    def example_cosines(self) -> Tensor | None:
+        """Cosine similarity for each example of the last lesson ``(batch,)``, if measured."""
+        return None
+
+
+class _ExampleStats(InterfaceStats):
+    """The same, with what was measured of each example.
+
+    Args:
+        figures: The figures.
+        cosines: Cosine similarities ``(batch,)``; None before the next lesson.
+    """
+
+    example_cosines: Tensor | None = None
+
+    def __new__(cls, figures: InterfaceStats, cosines: Tensor | None) -> _ExampleStats:
+        self = super().__new__(cls, *figures)
+        self.example_cosines = cosines
+        return self
+
 
 class RunningMoments:
     """Running means of ``s * s``, ``s * t`` and ``t * t`` over elements, sampled over updates.
@@ -47,6 +68,8 @@ class RunningMoments:
         ratio: Root mean square of the true message over that of the synthetic one.
         updates: How many updates there were.
         samples: How many of them were measured.
+        measures_examples: Whether each example of each lesson is measured, too.
+        example_cosines: What was measured last of examples.
     """
 
     def __init__(self, like: Tensor) -> None:
@@ -54,6 +77,12 @@ class RunningMoments:
         self.ratio = like.new_ones(())
         self.updates = 0
         self.samples = 0
+        self.measures_examples = False
+        self.example_cosines: Tensor | None = None
+
+    def measure_examples(self, measures: bool) -> None:
+        """Measure each example of each lesson from now on, or stop it."""
+        self.measures_examples, self.example_cosines = measures, None
 
     @property
     def due(self) -> bool:
@@ -72,6 +101,9 @@ class RunningMoments:
             The three means of this pair, for :meth:`apply`; None where the update is not due, or,
             on the CPU, where they are not finite: an overflow must not count.
         """
+        if self.measures_examples:
+            pair = synthetic.flatten(1), true.flatten(1)
+            self.example_cosines = torch.cosine_similarity(*pair, dim=1, eps=SMALLEST_UNIT)
         if not self.due:
             return None
         s, t = synthetic.reshape(-1), true.reshape(-1)
@@ -114,10 +146,12 @@ class RunningMoments:
         """
         ss, st, tt = self.values.double().tolist()
         ss, st = ss * gain**2, st * gain
-        if not tt:
-            return InterfaceStats(math.nan, math.nan, math.nan, self.updates)
-        cosine = st / math.sqrt(ss * tt) if ss else 0.0
-        return InterfaceStats((ss - 2 * st + tt) / tt, cosine, math.sqrt(ss / tt), self.updates)
+        figures = InterfaceStats(math.nan, math.nan, math.nan, self.updates)
+        if tt:
+            cosine = st / math.sqrt(ss * tt) if ss else 0.0
+            loss, ratio = (ss - 2 * st + tt) / tt, math.sqrt(ss / tt)
+            figures = InterfaceStats(loss, cosine, ratio, self.updates)
+        return _ExampleStats(figures, self.example_cosines) if self.measures_examples else figures
 
     def to(self, like: Tensor) -> None:
         """Take the type and device of another tensor."""

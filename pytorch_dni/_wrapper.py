@@ -11,11 +11,13 @@ import torch
 from torch import nn, Tensor
 from torch.compiler import is_dynamo_compiling
 
+from ._checks import check_flag
 from ._rooms import Rooms
 from ._saved import Load, SavedModule
 from ._signature import is_signed, signed_forward
 from ._torch import apply_to_tensors, uncompiled
 from .cuts import Interface
+from .errors import DNIError
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -105,6 +107,26 @@ class NetworkWrapper(SavedModule):
         """Return the bare network as it was: no hook, attribute or parameter is left in it."""
         self._rooms.close()
         return self.network
+
+    def measure_examples(self, measures: bool = True) -> None:
+        """Have ``stats()`` give the cosine similarity of each example of the last lesson, too.
+
+        It is measured from the next backward pass on, until it is stopped, and takes its time.
+
+        Args:
+            measures: False stops it.
+
+        Raises:
+            DNIError: The parts are not known yet.
+        """
+        check_flag("measures", measures)
+        if not self.interfaces:
+            raise DNIError(
+                "measure_examples() needs parts that are known: call it after a training forward "
+                "pass, or give example_input"
+            )
+        for interface in self.interfaces.values():
+            interface.measure_examples(measures)
 
     def __getattr__(self, name: str) -> Any:
         """Look up in the network what the wrapper lacks."""

@@ -154,7 +154,7 @@ class DNI(NetworkWrapper):
         if example_input is not None:
             rooms.cuts.place_by_example(*example_call(example_input, places))
         super().__init__(network, rooms)
-        self.optim, self._unlock = optim, unlock
+        self.optim, self.eager, self._unlock = optim, eager, unlock
 
     def compile(self, **options: Any) -> None:
         """Compile the modules between cuts, each separately; results stay the same.

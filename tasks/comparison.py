@@ -155,6 +155,7 @@ def run(
     parser: options.Parser,
     prepare: Callable[[argparse.Namespace], tuple[Task, list[Configuration]]],
     argv: Sequence[str] | None,
+    finish: Callable[[argparse.Namespace, Task, Comparison], None] | None = None,
 ) -> int:
     """Run a comparison as a program and return its exit status.
 
@@ -162,10 +163,11 @@ def run(
         parser: Parser of its options.
         prepare: Makes the task and the configurations from the options.
         argv: Command-line arguments; None takes those of the process.
+        finish: Called with the options, the task and the comparison when it has ended.
     """
     return options.run_program(
         parser,
-        lambda: _compare(parser, prepare, argv),
+        lambda: _compare(parser, prepare, argv, finish),
         "interrupted; with --out, --resume continues from the last evaluation",
     )
 
@@ -174,6 +176,7 @@ def _compare(
     parser: options.Parser,
     prepare: Callable[[argparse.Namespace], tuple[Task, list[Configuration]]],
     argv: Sequence[str] | None,
+    finish: Callable[[argparse.Namespace, Task, Comparison], None] | None,
 ) -> None:
     args, checkpoint = comparison_options.parse(parser, argv)
     folder = output_folder.OutputFolder(args.out, args.resume)
@@ -205,6 +208,8 @@ def _compare(
     chance = f"chance error {100 * task.chance_error:.1f} %"
     print(f"{args.task}, {comparison.step} steps{note}; {chance}")
     print(comparison.summary())
+    if finish is not None:
+        finish(args, task, comparison)
 
 
 def _total_steps(args: argparse.Namespace, task: Task, checkpoint: dict[str, Any] | None) -> int:

@@ -12,6 +12,7 @@ from .modes import Configuration, DEFAULT_MODES, MODES
 
 # These may differ when a run is resumed; the others determine its results.
 _CHANGEABLE = {"steps", "epochs", "out", "resume", "device", "data", "download", "cache"}
+_CHANGEABLE |= {"plot_examples"}
 _LEARNING_RATE = 1e-3  # of the tasks on which all modes have the same settings
 
 

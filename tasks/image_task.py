@@ -105,6 +105,11 @@ def add_image_options(parser: options.Parser, data_set: str, content: str) -> No
     parser.add_integer("--epochs", None, "training epochs, instead of --steps (default: 1)")
     samples = "test images, of each class equally many (default: all)"
     parser.add_integer("--test-samples", None, samples, metavar="N")
+    add_data_options(parser, data_set, content)
+
+
+def add_data_options(parser: options.Parser, data_set: str, content: str) -> None:
+    """Add the options ``--data`` and ``--download``, as :func:`add_image_options` does."""
     parser.add_argument(
         "--data",
         type=Path,

@@ -9,11 +9,12 @@ from typing import Any
 
 from torch import nn
 
-from . import comparison, comparison_options, options
+from . import comparison, comparison_options, example_digits, files, options
 from .errors import TaskError
 from .image_data import ImageSet
 from .image_task import add_image_options, check_data_option, ImageTask
 from .modes import Configuration, DEFAULT_MODES, MODES
+from .task import Task
 
 CLASSES = 10
 PIXELS = 28 * 28
@@ -73,7 +74,7 @@ class MNISTTask(ImageTask):
         self._network, self._hidden, self._depth = args.network, args.hidden, depth
         check_data_option(args, "MNIST")
         digits = [str(digit) for digit in range(CLASSES)]
-        super().__init__(args, _load(args, train=True), _load(args, train=False), digits)
+        super().__init__(args, load(args, train=True), load(args, train=False), digits)
 
     def build_network(self) -> nn.Module:
         """Build the network that ``--network`` names."""
@@ -82,8 +83,12 @@ class MNISTTask(ImageTask):
         return perceptron(self._depth, self._hidden, *self._layer)
 
 
-def _load(args: argparse.Namespace, train: bool) -> ImageSet:
-    """Return normalised images ``(count, 1, 28, 28)`` and labels on the device."""
+def load(args: argparse.Namespace, train: bool) -> ImageSet:
+    """Return normalised images ``(count, 1, 28, 28)`` and labels on the device.
+
+    Raises:
+        TaskError: The data cannot be read.
+    """
     # The import takes a second, and errors before this point need not wait for it.
     from .torchvision_import import torchvision
 
@@ -152,6 +157,11 @@ def mnist_parser(
 def add_network_options(parser: options.Parser) -> None:
     """Add options on the data and the kind of network."""
     add_image_options(parser, "MNIST", "MNIST/")
+    add_network_kind(parser)
+
+
+def add_network_kind(parser: options.Parser) -> None:
+    """Add options on the kind of network."""
     parser.add_argument(
         "--network",
         choices=["mlp", "cnn"],
@@ -202,6 +212,12 @@ def parser() -> options.Parser:
         metavar="P",
         help="probability that a part learns in a step (default: %(default)s)",
     )
+    add(
+        "--plot-examples",
+        action="store_true",
+        help=f"write {example_digits.FIGURE} to --out: digits whose gradients are predicted best "
+        "and worst in each mode",
+    )
     return parser
 
 
@@ -213,13 +229,30 @@ def _probability(text: str) -> float:
 
 
 def _prepare(args: argparse.Namespace) -> tuple[MNISTTask, list[Configuration]]:
+    if args.plot_examples and (args.out is None or {*args.mode} == {"bp"}):
+        raise TaskError(
+            "--plot-examples needs --out, and a --mode that predicts gradients, which bp does not"
+        )
     task = MNISTTask(args, args.depth, args.norm, args.activation)
     return task, [configuration(args, mode) for mode in args.mode]
 
 
+def _plot_examples(args: argparse.Namespace, task: Task, trained: comparison.Comparison) -> None:
+    """Draw the best and worst digits of each mode, with the network of the first seed."""
+    if not args.plot_examples:
+        return
+    judged = {
+        run.configuration.label: example_digits.judge(run, task, trained.step)
+        for run in trained.runs
+        if run.configuration.mode != "bp" and run.seed == args.seed[0]
+    }
+    with files.reporting_write_errors(args.out):
+        files.write_atomically(args.out / example_digits.FIGURE, example_digits.draw(judged))
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program and return its exit status."""
-    return comparison.run(parser(), _prepare, argv)
+    return comparison.run(parser(), _prepare, argv, _plot_examples)
 
 
 if __name__ == "__main__":

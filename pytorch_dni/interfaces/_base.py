@@ -263,6 +263,10 @@ class UnidirectionalInterface(StoredInterface):
         again = partial(self.ask, trigger, context, hidden, error)
         return RegressedMessage(run, unit, self.scale, self.moments, again, given=given)
 
+    def measure_examples(self, measures: bool) -> None:
+        """Have :meth:`stats` give the cosine similarity of each example of a lesson, or stop it."""
+        self.moments.measure_examples(measures)
+
     def stats(self) -> InterfaceStats:
         """Return how well the interface predicts, over about the last hundred updates."""
         return self.moments.stats()

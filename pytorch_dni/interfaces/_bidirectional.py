@@ -139,6 +139,10 @@ class BidirectionalInterface(LoadedWhole):
         """What error messages call the interface."""
         return self.backward_interface.owner
 
+    def measure_examples(self, measures: bool) -> None:
+        """Have :meth:`stats` give the cosine similarity of each example of a lesson, or stop it."""
+        self.backward_interface.measure_examples(measures)
+
     def stats(self) -> InterfaceStats:
         """Return how well gradients are predicted; ``forward_interface.stats()``: activations."""
         return self.backward_interface.stats()

@@ -217,7 +217,7 @@ class LossGradient(Prediction):
 
     def needs_true(self) -> bool:
         """Return whether this step is measured: the lesson itself needs no true gradient."""
-        return self._moments.due
+        return self._moments.due or self._moments.measures_examples
 
     def learn_without_true(self) -> PendingUpdate:
         """Learn from the local loss alone."""

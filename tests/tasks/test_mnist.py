@@ -3,11 +3,15 @@
 import json
 
 import pytest
+import torch
+from torch import nn
 
-from tasks import mnist, mnist_interfaces, output_folder
-from tasks.modes import MODES
+from tasks import example_digits, mnist, mnist_interfaces, output_folder
+from tasks.modes import Configuration, MODES
+from tasks.task import Batch
+from tasks.training_run import TrainingRun
 from tests.support.data import needs_data
-from tests.support.programs import run
+from tests.support.programs import fails, run
 
 
 @needs_data
@@ -67,3 +71,41 @@ def test_the_perceptron_has_the_layers_that_options_name():
     assert kinds == [nn.Flatten, nn.Linear, nn.Tanh, nn.Linear]
     kinds = [type(layer) for layer in perceptron(1, 8)]
     assert kinds == [nn.Flatten, nn.Linear, nn.BatchNorm1d, nn.ReLU, nn.Linear]
+
+
+@needs_data
+def test_the_digits_with_the_best_and_worst_gradients_are_drawn(tmp_path, capsys):
+    argv = ["--hidden", 16, "--depth", 2, "--batch", 32, "--steps", 2, "--mode", "bp,cdni"]
+    argv += ["--plot-examples"]
+    assert run(mnist, *argv, "--out", tmp_path) == 0
+    assert (tmp_path / example_digits.FIGURE).read_bytes().startswith(b"\x89PNG")
+    assert "needs --out" in fails(capsys, mnist, *argv)
+
+
+def test_digits_are_judged_by_the_cosines_of_a_copy():
+    class Made:
+        """A batch of four digits."""
+
+        context_size, layers = 3, ["1"]
+
+        def training_batch(self, seed, step):
+            random = torch.Generator().manual_seed(seed + step)
+            images = torch.randn(6, 1, 2, 2, generator=random)
+            labels = torch.arange(6) % 3
+            return Batch(images, labels, labels)
+
+        def loss(self, output, target):
+            return torch.nn.functional.cross_entropy(output, target)
+
+    network = nn.Sequential(nn.Flatten(), nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3))
+    task = Made()
+    trained = TrainingRun(Configuration("cdni", 1e-3), 1, network, task)
+    trained.train_block(0, [task.training_batch(1, step) for step in range(3)], True)
+    before = {name: value.clone() for name, value in trained.model.state_dict().items()}
+    judged = example_digits.judge(trained, task, 3)
+    assert judged.cosines.shape == (6,)
+    assert judged.cosines.abs().max() <= 1.0001
+    assert torch.equal(judged.images, task.training_batch(1, 3).input)
+    after = trained.model.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert example_digits.draw({"cdni": judged}).startswith(b"\x89PNG")
