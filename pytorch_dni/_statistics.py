@@ -53,6 +53,9 @@ class _ExampleStats(InterfaceStats):
         self.example_cosines = cosines
         return self
 
+    def __getnewargs__(self) -> tuple[Any, ...]:  # for copies and pickles
+        return InterfaceStats(*self), self.example_cosines
+
 
 class RunningMoments:
     """Running means of ``s * s``, ``s * t`` and ``t * t`` over elements, sampled over updates.

@@ -75,6 +75,20 @@ def test_attention_used_twice_and_sharing_a_weight():
     check_layer(TiedAttention(), [torch.randn(3, 5, 4)])
 
 
+@pytest.mark.parametrize("same", [True, False])
+def test_attention_used_twice_across_sequences(same):
+    attention = nn.MultiheadAttention(4, 2, batch_first=True)
+    network = nn.Sequential(attention)
+
+    def forward(x, y):
+        found = attention(x, y, y, need_weights=False)[0]
+        keys = y.tanh()
+        return attention(found, keys, keys if same else y.sin())[0]
+
+    network.forward = forward
+    check_layer(network, [torch.randn(3, 5, 4), torch.randn(3, 2, 4)])
+
+
 def test_a_recurrent_layer_used_twice():
     layer = nn.GRU(3, 3, batch_first=True)
     network = nn.Sequential(layer)

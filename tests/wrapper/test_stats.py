@@ -1,5 +1,8 @@
 """``stats()`` measures synthetic gradients against true ones."""
 
+import copy
+import pickle
+
 import pytest
 import torch
 from torch import nn
@@ -76,6 +79,8 @@ def test_cosines_of_examples_equal_their_definition(kind):
     (true,) = torch.autograd.grad(F.cross_entropy(net.network[1](hidden), y), hidden)
     torch.testing.assert_close(cosines, F.cosine_similarity(synthetic, true, 1, 1e-20))
     assert cosines.std() > 0.01
+    copied = pickle.loads(pickle.dumps(copy.deepcopy(net.stats()["0"])))
+    assert torch.equal(copied.example_cosines, cosines)
     net.measure_examples(False)
     loss().backward()
     assert net.stats()["0"].example_cosines is None
