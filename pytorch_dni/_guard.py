@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ._tree import differentiable_tensors
-from .cuts import Interface, UpdatePolicy
+from .cuts import InterfaceSet, UpdatePolicy
 from .interfaces._learner import Learner
 
 _EVERY = 10  # one step of so many is measured, after the first ones
@@ -40,7 +39,7 @@ class LearningGuard:
         learner: Counts the steps.
         policy: Says whether synthetic gradients are in use.
         owner: Name of the network's class.
-        interfaces: Returns the interfaces by name.
+        interfaces: The interfaces of cuts in space.
     """
 
     def __init__(
@@ -48,7 +47,7 @@ class LearningGuard:
         learner: Learner,
         policy: UpdatePolicy,
         owner: str,
-        interfaces: Callable[[], Mapping[str, Interface]],
+        interfaces: InterfaceSet,
     ) -> None:
         self._learner = learner
         self._policy = policy
@@ -112,7 +111,7 @@ class LearningGuard:
             self._warn(steps, size / max(self._before, 1e-37))
 
     def _warn(self, steps: int, ratio: float) -> None:
-        cosines = {name: found.stats().cosine for name, found in self._interfaces().items()}
+        cosines = {name: found.stats().cosine for name, found in self._interfaces.by_name.items()}
         known = {name: value for name, value in cosines.items() if math.isfinite(value)}
         lowest = ""
         if known:

@@ -94,7 +94,7 @@ class Rooms:
         self.fit = ContextFit(self.in_space, inputs, automatic)
         self._refusal = Refusal(network)
         kind = type(network).__name__
-        self._guard = LearningGuard(learner, policy, kind, lambda: self.in_space.by_name)
+        self._guard = LearningGuard(learner, policy, kind, self.in_space)
         shared = (self.in_space, self.fit, inputs, self.errors, method, hooks)
         self.cuts = Cuts(network, first_run, places.sites, *shared)
         self.in_time = _in_time(network, places, factory, learner, policy, future)
