@@ -26,17 +26,20 @@ class Notices:
         ranks: Number of all ranks.
         prefix: Distinguishes stages that follow one another in the same store.
         timeout: The most seconds to wait for a text.
+
+    Attributes:
+        rank: Number of this rank.
     """
 
     def __init__(self, store: Store, rank: int, ranks: int, prefix: str, timeout: float) -> None:
         self._store = PrefixStore(prefix, store)
         self._store.set_timeout(timedelta(seconds=timeout))
-        self._rank, self._ranks = rank, ranks
+        self.rank, self._ranks = rank, ranks
         self._timeout = timeout
 
     def publish(self, name: str, value: Any) -> None:
         """Leave plain data under a name, with that of this rank."""
-        self._store.set(f"{name}/{self._rank}", json.dumps(value))
+        self._store.set(f"{name}/{self.rank}", json.dumps(value))
 
     def read(self, name: str, rank: int) -> Any:
         """Wait for what a rank leaves under a name.
@@ -57,7 +60,7 @@ class Notices:
                 time.sleep(_PAUSE)
             return json.loads(self._store.get(key))
         except distributed.DistError as error:
-            raise LostRankError(f"rank {self._rank}: the store is gone: {error}") from error
+            raise LostRankError(f"rank {self.rank}: the store is gone: {error}") from error
 
     def read_all(self, name: str) -> list[Any]:
         """Wait for what all ranks leave under a name, and return it in their order.
@@ -94,7 +97,7 @@ class Notices:
         except Exception:  # The store may be gone with the rank that holds it.
             reason = f"{reason}; the store is gone too"
         return LostRankError(
-            f"rank {self._rank}: rank {found} is lost ({reason}): see its own output for the "
+            f"rank {self.rank}: rank {found} is lost ({reason}): see its own output for the "
             "reason, and start again from the last checkpoint"
         )
 
@@ -104,13 +107,13 @@ class Notices:
             if note is not None:
                 found = self._follow(rank, notes)
                 raise LostRankError(
-                    f"rank {self._rank}: rank {found} is lost ({note['reason']}): see its own "
+                    f"rank {self.rank}: rank {found} is lost ({note['reason']}): see its own "
                     "output for the reason, and start again from the last checkpoint"
                 )
 
     def _follow(self, rank: int, notes: list[Any]) -> int:
         """Return the rank at the end of the chain of notes that begins at a rank."""
-        seen = {self._rank}
+        seen = {self.rank}
         while notes[rank] is not None and rank not in seen:
             seen.add(rank)
             rank = notes[rank]["rank"]

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import torch
 from torch import nn, Tensor
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -126,3 +127,8 @@ class PartRunner:
                 "or a tuple or list of tensors"
             )
         return tensors
+
+
+def bare(module: nn.Module) -> nn.Module:
+    """Return a module without ``DistributedDataParallel`` around it."""
+    return module.module if isinstance(module, DistributedDataParallel) else module

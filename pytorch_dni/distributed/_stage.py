@@ -18,10 +18,11 @@ from ._meter import Meter
 from ._place import Connection
 from ._results import TrainingReport
 from ._sources import Loader, received
+from ._stored_stage import StoredStage
 from ._trainers import Loss
 
 
-class Stage:
+class Stage(StoredStage):
     """One part of a network, which this rank trains; the other ranks train the others.
 
     Every rank makes one, with the same options, and then runs the same calls. Batches are given to

@@ -7,13 +7,12 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import nn, Tensor
-from torch.nn.parallel import DistributedDataParallel
 
 from ..errors import DNIError
 from ..placement._untouched import untouched
 from ._message import Kind, Layout, Message, Slot
 from ._notices import Notices
-from ._part import PartRunner
+from ._part import bare, PartRunner
 from ._place import Place
 from ._transport import Transport
 
@@ -124,13 +123,12 @@ class Trial:
         return Example(inputs, outputs, extras, shape, getattr(torch, dtype))
 
     def _outputs(self, part: PartRunner, inputs: Sequence[Tensor]) -> list[Tensor]:
-        module = part.module
         # In a pass of DistributedDataParallel a backward pass must follow.
-        bare = module.module if isinstance(module, DistributedDataParallel) else module
-        runner = PartRunner(bare, self._place.part, None, None, part.device)
+        module = bare(part.module)
+        runner = PartRunner(module, self._place.part, None, None, part.device)
         if not self._place.is_first:
             runner.ask_input_gradients()
-        with untouched(bare, inputs):
+        with untouched(module, inputs):
             return runner.forward(inputs).outputs
 
     def _fail(self, module: nn.Module, inputs: Sequence[Tensor], error: Exception) -> None:
