@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -12,6 +13,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from .._checks import check_choice, check_number, check_whole
 from ..errors import DNIError
+from ._backward_trainer import BackwardTrainer
 from ._channel import Waiting
 from ._cut import Cut, SynthesizerOptions
 from ._links import Ends, Links, Slots
@@ -19,10 +21,15 @@ from ._message import Slot
 from ._notices import Notices
 from ._part import PartRunner
 from ._place import Connection, Place
+from ._replicas import agreed, replica_group
 from ._start import agree, Example, Trial
 from ._trainers import LockedTrainer, Loss, Trainer, UpdateTrainer
 
-TRAINERS: dict[str, type[Trainer]] = {"update": UpdateTrainer, "locked": LockedTrainer}
+TRAINERS: dict[str, type[Trainer]] = {
+    "update": UpdateTrainer,
+    "backward": BackwardTrainer,
+    "locked": LockedTrainer,
+}
 
 
 class FlowOptions(NamedTuple):
@@ -76,6 +83,11 @@ def check_options(part: nn.Module, optimizer: Optimizer | None, flow: FlowOption
     check_choice("unlock", flow.unlock, [*TRAINERS])
     check_whole("max_in_flight", flow.in_flight, 1)
     check_number("timeout", flow.timeout, 0)
+    if flow.unlock == "backward" and flow.replicas > 1 and flow.in_flight > 1:
+        raise DNIError(
+            "unlock='backward' with replicas runs a part again before its backward pass, which "
+            "DistributedDataParallel cannot: take max_in_flight=1, or another unlock"
+        )
 
 
 def build(
@@ -97,9 +109,7 @@ def build(
     """
     place = Place.of(own.rank, own.ranks, flow.replicas)
     notices = Notices(own.store, own.rank, own.ranks, f"dni/{_number(own)}", flow.timeout)
-    agree(notices, _settings(flow, synthesizers, own))
-    if place.is_last and not callable(loss):
-        raise DNIError("the last part needs a loss: give loss=, such as F.cross_entropy")
+    agree(notices, _settings(flow, synthesizers, own), _problem(place, loss))
     device = next((p.device for p in part.parameters()), torch.device("cpu"))
     runner = PartRunner(part, place.part, optimizer, scheduler, device)
     found = Trial(place, notices, own.transport, flow.timeout).run(runner, example)
@@ -108,11 +118,38 @@ def build(
     links = _links(own, flow, place, notices, waiting, found, cut)
     if links.sends_gradients:
         runner.ask_input_gradients()
-    trainer = TRAINERS[flow.unlock](
-        runner, cut, links, loss if place.is_last else None, flow.in_flight, len(found.extras) > 1
-    )
+    trainer = _trainer(runner, cut, links, loss, flow, place, found)
     extras, rows = len(found.extras), len(found.extras[0])
     return Built(place, notices, runner, cut, waiting, links, trainer, extras, rows)
+
+
+def _trainer(
+    runner: PartRunner,
+    cut: Cut | None,
+    links: Links,
+    loss: Loss | None,
+    flow: FlowOptions,
+    place: Place,
+    found: Example,
+) -> Trainer:
+    group = replica_group(place)
+    if group is not None:
+        runner.replicate(group)
+    return TRAINERS[flow.unlock](
+        runner,
+        cut,
+        links,
+        loss if place.is_last else None,
+        flow.in_flight,
+        len(found.extras) > 1,
+        bool if group is None else partial(agreed, group),
+    )
+
+
+def _problem(place: Place, loss: object) -> str | None:
+    if place.is_last and not callable(loss):
+        return "the last part needs a loss: give loss=, such as F.cross_entropy"
+    return None
 
 
 def _number(own: Connection) -> int:
@@ -146,7 +183,10 @@ def _cut(
         return None
     name = f"part {place.part}" if name is None else name
     if flow.unlock == "backward":
-        synthesizers = synthesizers._replace(error_shape=torch.Size(found.error_shape))
+        shape = [*found.error_shape]
+        if len(shape) in (4, 5):
+            shape.append(shape.pop(1))
+        synthesizers = synthesizers._replace(error_shape=torch.Size(shape))
     learns = [i for i, o in enumerate(found.outputs) if o.requires_grad and o.is_floating_point()]
     names = {i: name if i == learns[0] else f"{name}, output {i}" for i in learns}
     interfaces = {i: synthesizers.build(names[i], found.outputs[i].detach()) for i in learns}

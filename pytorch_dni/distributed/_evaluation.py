@@ -45,7 +45,7 @@ class Evaluation:
             with torch.no_grad():
                 for message in self._pieces(source, rows):
                     inputs, extras = self._links.inputs_and_extras(message)
-                    outputs = self._part.forward(inputs).outputs
+                    outputs = self._part.evaluate(inputs)
                     self._links.send_on(message._replace(tensors=[*outputs, *extras]))
                     if self._place.is_last:
                         size = len(extras[0])

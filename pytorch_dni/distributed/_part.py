@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import torch
 from torch import nn, Tensor
+from torch.distributed import ProcessGroup
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -76,6 +77,15 @@ class PartRunner:
         self.device = device
         self._number = number
         self.needs_input_gradients = False
+
+    def replicate(self, group: ProcessGroup) -> None:
+        """Average gradients over the ranks of a group from now on."""
+        self.module = DistributedDataParallel(self.module, process_group=group)
+
+    def evaluate(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        """Run the module in ``eval()``, without gradients; other replicas need not do the same."""
+        inputs = [tensor.to(self.device) for tensor in tensors]
+        return self._tensors(bare(self.module)(*inputs))
 
     def ask_input_gradients(self) -> None:
         """Compute gradients with respect to the inputs from now on."""

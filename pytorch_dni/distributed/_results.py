@@ -29,12 +29,12 @@ class TrainingReport(NamedTuple):
     ended: bool
 
     @classmethod
-    def of(cls, ranks: Sequence[dict[str, Any]]) -> TrainingReport:
+    def of(cls, ranks: Sequence[dict[str, Any]], replicas: int) -> TrainingReport:
         """Return the report of all ranks from what each of them has measured."""
         losses = [rank["loss"] for rank in ranks if rank["loss"] is not None]
         return cls(
             ranks[0]["batches"],
-            ranks[0]["samples"],
+            sum(rank["samples"] for rank in ranks[:replicas]),
             ranks[0]["seconds"],
             sum(losses) / len(losses) if losses else math.nan,
             [rank["waiting"] for rank in ranks],

@@ -39,12 +39,13 @@ class Stage(StoredStage):
         loss: ``loss(output, target) -> scalar``; the last part uses it.
         example: A batch of the largest size, ``(input, target)`` or ``(input, target, context)``,
             from which all shapes and types are found; the first part uses it.
-        unlock: ``"update"``: each part learns from synthetic gradients at once. ``"locked"``: it
-            waits for the true gradient, as in backpropagation.
+        unlock: ``"update"``: each part learns from synthetic gradients at once. ``"backward"``: the
+            last part sends its error straight to every part, which predicts its gradient from it.
+            ``"locked"``: a part waits for the true gradient, as in backpropagation.
         synthesizer: Predicts the gradients at the end of the part: a class, a callable
             ``(name, output) -> module``, a synthesizer or a :class:`BackwardInterface`; None takes
             :class:`LocalError_DNI` with a ``context_size``, and :class:`Linear_DNI` or
-            :class:`Conv2d_DNI` without.
+            :class:`Conv2d_DNI` without; by the backward unlock, :class:`Feedback_DNI`.
         synthesizer_params: Further parameters of a class.
         context_size: Width of the context, for labels the number of classes. The context is the
             third tensor of a batch, or else the target.
@@ -141,7 +142,9 @@ class Stage(StoredStage):
             "ended": loader is None or loader.ended,
         }
         self._notices.publish(f"trained/{self._calls}", mine)
-        report = TrainingReport.of(self._notices.read_all(f"trained/{self._calls}"))
+        report = TrainingReport.of(
+            self._notices.read_all(f"trained/{self._calls}"), self.place.replicas
+        )
         self.batches += report.batches
         return report
 

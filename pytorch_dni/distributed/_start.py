@@ -19,15 +19,24 @@ from ._transport import Transport
 _EXAMPLE = 10  # tag
 
 
-def agree(notices: Notices, settings: dict[str, Any]) -> None:
+def agree(notices: Notices, settings: dict[str, Any], problem: str | None = None) -> None:
     """Check that all ranks have the same settings.
 
+    Args:
+        notices: Texts for the other ranks.
+        settings: The settings of this rank.
+        problem: What is wrong on this rank alone.
+
     Raises:
-        DNIError: They differ; the message names the difference, on every rank.
+        DNIError: They differ, or a rank has a problem; all ranks raise it.
         LostRankError: A rank does not answer.
     """
+    notices.publish("problem", problem)
     notices.publish("settings", settings)
     everyone = notices.read_all("settings")
+    for rank, found in enumerate(notices.read_all("problem")):
+        if found is not None:
+            raise DNIError(f"rank {rank}: {found}")
     differences = [
         f"{name} is {everyone[0].get(name)!r} on rank 0 and {theirs.get(name)!r} on rank {rank}"
         for rank, theirs in enumerate(everyone)

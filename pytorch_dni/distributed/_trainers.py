@@ -106,7 +106,7 @@ class Trainer(ABC):
             self._refuse(batch.number)
             return
         with self._scope(batch) if self.loss is None else nullcontext():
-            done = self._forward(batch)
+            done = self.forward(batch)
             if self.loss is not None:
                 self.learn_last(batch, done)
             elif self._agreed(is_finite(done.outputs)):
@@ -114,7 +114,8 @@ class Trainer(ABC):
             else:
                 self._refuse(batch.number)
 
-    def _forward(self, batch: Batch) -> PartPass:
+    def forward(self, batch: Batch) -> PartPass:
+        """Run the part."""
         return self.part.forward(batch.inputs)
 
     def _scope(self, batch: Batch) -> AbstractContextManager[None]:
@@ -144,10 +145,11 @@ class Trainer(ABC):
             self._refuse(batch.number)
             return
         self._losses.append(value.detach())
-        self._learn_loss(batch, done, value)
+        self.learn_loss(batch, done, value)
         self.send_back(batch.number, done)
 
-    def _learn_loss(self, batch: Batch, done: PartPass, value: Tensor) -> None:
+    def learn_loss(self, batch: Batch, done: PartPass, value: Tensor) -> None:
+        """Learn from the loss."""
         self.part.learn_loss(value)
 
     @abstractmethod
