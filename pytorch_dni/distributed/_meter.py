@@ -57,6 +57,15 @@ class Meter:
         if self._bar is not None:
             self._bar.close()
 
+    def measured(self) -> dict[str, Any]:
+        """Return what was measured, as plain data."""
+        return {
+            "batches": self.batches,
+            "samples": self.samples,
+            "seconds": self._waiting.elapsed,
+            "waiting": self._waiting.share,
+        }
+
     def count(self, message: Message) -> None:
         """Count a batch."""
         rows = [tensor.shape[0] for tensor in message.tensors[-1:] if tensor is not None]

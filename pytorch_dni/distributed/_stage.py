@@ -132,19 +132,13 @@ class Stage(StoredStage):
         refused = self._trainer.refused
         with meter:
             self._trainer.train(self._source(loader), meter.count)
-        mine = {
-            "batches": meter.batches,
-            "samples": meter.samples,
-            "seconds": self._waiting.elapsed,
-            "loss": self._trainer.take_losses(),
-            "waiting": self._waiting.share,
-            "refused": self._trainer.refused - refused,
-            "ended": loader is None or loader.ended,
-        }
-        self._notices.publish(f"trained/{self._calls}", mine)
-        report = TrainingReport.of(
-            self._notices.read_all(f"trained/{self._calls}"), self.place.replicas
-        )
+        name = f"trained/{self._calls}"
+        mine = meter.measured()
+        mine["loss"] = self._trainer.take_losses()
+        mine["refused"] = self._trainer.refused - refused
+        mine["ended"] = loader is None or loader.ended
+        self._notices.publish(name, mine)
+        report = TrainingReport.of(self._notices.read_all(name), self.place.replicas)
         self.batches += report.batches
         return report
 
