@@ -88,4 +88,4 @@ def _new_bar() -> Any:
         from tqdm import tqdm  # type: ignore[import-untyped]
     except ImportError as error:
         raise DNIError("progress=True needs tqdm: pip install tqdm, or leave it out") from error
-    return tqdm(unit=" samples", mininterval=0.5)
+    return tqdm(unit=" samples", mininterval=0.5, leave=False)
