@@ -22,6 +22,7 @@ from . import (
     overhead,
     parallel_parts,
     peers,
+    pipeline,
     speed,
     widths,
 )
@@ -40,6 +41,7 @@ BENCHMARKS: dict[str, Any] = {
     "feedback": feedback,
     "parallel_parts": parallel_parts,
     "peers": peers,
+    "pipeline": pipeline,
 }
 
 

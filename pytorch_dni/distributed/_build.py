@@ -16,7 +16,7 @@ from ..errors import DNIError
 from ._backward_trainer import BackwardTrainer
 from ._channel import Waiting
 from ._cut import Cut, SynthesizerOptions
-from ._links import Ends, Links, Slots
+from ._links import Ends, Links, Slots, TAGS
 from ._message import Slot
 from ._notices import Notices
 from ._part import PartRunner
@@ -108,14 +108,16 @@ def build(
         LostRankError: A rank does not answer.
     """
     place = Place.of(own.rank, own.ranks, flow.replicas)
-    notices = Notices(own.store, own.rank, own.ranks, f"dni/{_number(own)}", flow.timeout)
+    number = _number(own)
+    notices = Notices(own.store, own.rank, own.ranks, f"dni/{number}", flow.timeout)
     agree(notices, _settings(flow, synthesizers, own), _problem(place, loss))
     device = next((p.device for p in part.parameters()), torch.device("cpu"))
     runner = PartRunner(part, place.part, optimizer, scheduler, device)
-    found = Trial(place, notices, own.transport, flow.timeout).run(runner, example)
+    trial = Trial(place, notices, own.transport, flow.timeout, number * TAGS)
+    found = trial.run(runner, example)
     cut = _cut(flow, synthesizers, found, place, name)
     waiting = Waiting()
-    links = _links(own, flow, place, notices, waiting, found, cut)
+    links = _links(own, flow, place, notices, waiting, found, cut, number * TAGS)
     if links.sends_gradients:
         runner.ask_input_gradients()
     trainer = _trainer(runner, cut, links, loss, flow, place, found)
@@ -201,6 +203,7 @@ def _links(
     waiting: Waiting,
     found: Example,
     cut: Cut | None,
+    first_tag: int,
 ) -> Links:
     """Return the channels; each part learns whether the one before needs gradients."""
     needs = not place.is_last and (cut is None or cut.needs_true)
@@ -215,5 +218,6 @@ def _links(
         [Slot.of(tensor) for tensor in found.extras],
         error,
     )
-    ends = Ends(own.transport, waiting, notices.lost, flow.timeout, flow.in_flight + 2)
+    depth = flow.in_flight + 2
+    ends = Ends(own.transport, waiting, notices.lost, flow.timeout, depth, first_tag)
     return Links(place, slots, ends, needs, asked)

@@ -12,7 +12,10 @@ from ._message import Kind, Layout, Message, Slot
 from ._place import Place
 from ._transport import Transport
 
-_ACTIVATIONS, _GRADIENTS, _ERRORS = 11, 12, 13  # tags
+_ACTIVATIONS, _GRADIENTS, _ERRORS = 1, 2, 3  # tags, beside those of the example
+
+#: How many tags a stage has; several stages may be there at once.
+TAGS = 4
 
 
 class Slots(NamedTuple):
@@ -40,6 +43,7 @@ class Ends(NamedTuple):
         lost: Returns the error for a rank that is lost.
         timeout: The most seconds to wait for one message.
         depth: How many messages are received ahead.
+        first_tag: The first tag of this stage.
     """
 
     transport: Transport
@@ -47,16 +51,20 @@ class Ends(NamedTuple):
     lost: Lost
     timeout: float
     depth: int
+    first_tag: int
 
     def receiver(self, peer: int, tag: int, slots: Sequence[Slot], what: str) -> Receiver:
         """Return the end of a channel that receives."""
-        end = Receiver(self.transport, peer, tag, Layout(slots, what), *self._rest())
+        end = Receiver(
+            self.transport, peer, self.first_tag + tag, Layout(slots, what), *self._rest()
+        )
         end.begin()
         return end
 
     def sender(self, peer: int, tag: int, slots: Sequence[Slot], what: str) -> Sender:
         """Return the end of a channel that sends."""
-        return Sender(self.transport, peer, tag, Layout(slots, what), *self._rest())
+        layout = Layout(slots, what)
+        return Sender(self.transport, peer, self.first_tag + tag, layout, *self._rest())
 
     def _rest(self) -> tuple[int, Waiting, Lost, float]:
         return self.depth, self.waiting, self.lost, self.timeout

@@ -16,8 +16,6 @@ from ._part import bare, PartRunner
 from ._place import Place
 from ._transport import Transport
 
-_EXAMPLE = 10  # tag
-
 
 def agree(notices: Notices, settings: dict[str, Any], problem: str | None = None) -> None:
     """Check that all ranks have the same settings.
@@ -99,13 +97,14 @@ class Trial:
         notices: Texts for the other ranks.
         transport: Sends the example.
         timeout: The most seconds to wait for it.
+        tag: Tag of its message.
     """
 
     def __init__(
-        self, place: Place, notices: Notices, transport: Transport, timeout: float
+        self, place: Place, notices: Notices, transport: Transport, timeout: float, tag: int
     ) -> None:
         self._place, self._notices = place, notices
-        self._transport, self._timeout = transport, timeout
+        self._transport, self._timeout, self._tag = transport, timeout, tag
 
     def run(self, part: PartRunner, example: object) -> Example:
         """Return what the part gets and returns.
@@ -163,7 +162,7 @@ class Trial:
         slots = [Slot.of(torch.empty(shape, dtype=getattr(torch, t))) for t, shape in shapes]
         layout = Layout(slots, "the example")
         buffer = torch.empty(layout.nbytes, dtype=torch.uint8)
-        work = self._transport.receive(buffer, self._place.previous, _EXAMPLE)
+        work = self._transport.receive(buffer, self._place.previous, self._tag)
         work.wait(self._timeout)
         tensors = [tensor for tensor in layout.unpack(buffer).tensors if tensor is not None]
         count = len(sent["inputs"])
@@ -172,7 +171,7 @@ class Trial:
     def _send(self, tensors: Sequence[Tensor]) -> None:
         layout = Layout([Slot.of(tensor) for tensor in tensors], "the example")
         buffer = layout.pack(Message(Kind.TRAIN, 0, tensors))
-        self._transport.send(buffer, self._place.next, _EXAMPLE).wait(self._timeout)
+        self._transport.send(buffer, self._place.next, self._tag).wait(self._timeout)
 
     def _read(self, rank: int) -> dict[str, Any]:
         """Wait for what a rank says of the example, and pass an error on."""

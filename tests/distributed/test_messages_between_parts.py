@@ -183,3 +183,19 @@ def test_wrong_options_are_refused(wrong):
 def test_a_stage_needs_a_process_group():
     with pytest.raises(DNIError, match="init_process_group"):
         Stage(nn.Linear(2, 2), None)
+
+
+def test_messages_of_stages_that_are_there_at_once_are_kept_apart():
+    data = batches(4, 8, 6, 3)
+
+    def work(connection):
+        torch.manual_seed(connection.rank)
+        options = [{"unlock": "locked"}, {"max_in_flight": 3}]
+        own = [nn.Linear(6, 8) if connection.rank == 0 else nn.Linear(8, 3) for _ in options]
+        made = [stage(connection, p, data[0], **o) for p, o in zip(own, options, strict=True)]
+        found = [s.train(data).batches for _ in range(2) for s in made]
+        for one in made:
+            one.close()
+        return found
+
+    assert run_ranks(2, work) == [[4, 4, 4, 4]] * 2
