@@ -63,10 +63,10 @@ class Place(NamedTuple):
             DNIError: The ranks cannot be divided so.
         """
         check_whole("replicas", replicas, 1)
-        if ranks % replicas or ranks // replicas < 2:
+        if ranks % replicas:
             raise DNIError(
-                f"a pipeline of {ranks} ranks with replicas={replicas} has no two parts of "
-                "as many replicas each: start at least 2 * replicas ranks, in whole parts"
+                f"{ranks} ranks cannot be divided into parts of {replicas} replicas each: start "
+                "a multiple of replicas"
             )
         part, replica = divmod(rank, replicas)
         return cls(part, ranks // replicas, replica, replicas)

@@ -57,3 +57,31 @@ def test_parameters_equal_those_of_one_process(count, in_flight):
     whole = nn.Sequential(*own).state_dict()
     for name, value in alone.state_dict().items():
         torch.testing.assert_close(whole[name], value)
+
+
+@pytest.mark.parametrize("unlock", ["locked", "update", "backward"])
+def test_one_rank_trains_the_whole_network(unlock):
+    data = batches(5, 8, 6, 3, last=5)
+    whole = nn.Sequential(*parts(3))
+    alone = copy.deepcopy(whole)
+    opt = torch.optim.SGD(alone.parameters(), lr=0.1)
+    for x, y in data:
+        opt.zero_grad()
+        F.cross_entropy(alone(x), y).backward()
+        opt.step()
+
+    def work(connection):
+        opt = torch.optim.SGD(whole.parameters(), lr=0.1)
+        options = {"unlock": unlock, "loss": F.cross_entropy, "example": data[0]}
+        stage = Stage(whole, opt, connection=connection, **options)
+        stage.train(data)
+        found = stage.evaluate(data, lambda output, target: output[:, 0].mean())
+        stage.close()
+        return found
+
+    (found,) = run_ranks(1, work)
+    alone.eval()
+    outputs = torch.cat([alone(x) for x, _ in data])
+    assert found == pytest.approx(outputs[:, 0].mean().item(), abs=1e-5)
+    for name, value in alone.state_dict().items():
+        assert torch.equal(whole.state_dict()[name], value)

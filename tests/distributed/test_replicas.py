@@ -74,8 +74,7 @@ def test_replicas_train_together(tmp_path):
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ({"replicas": 2}, "no two parts"),
-        ({"replicas": 3}, "no two parts"),
+        ({"replicas": 3}, "2 ranks cannot be divided into parts of 3 replicas"),
         ({"replicas": 2, "unlock": "backward"}, "take max_in_flight=1"),
     ],
 )
