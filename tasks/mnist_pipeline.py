@@ -39,16 +39,17 @@ def parser() -> options.Parser:
     add_image_options(parser, "MNIST", "MNIST/")
     parser.add_argument(
         "--unlock",
-        choices=["update", "backward", "locked"],
+        choices=["update", "full", "backward", "locked"],
         default="update",
-        help="what parts wait for: nothing, the error at the output, or the true gradient "
+        help="what parts wait for: activations, nothing (they learn from synthesised activations "
+        "meanwhile), the error at the output, or the true gradient "
         "(default: %(default)s)",
     )
     parser.add_argument(
         "--synthesizer",
         choices=[*_SYNTHESIZERS],
         default="local",
-        help="how gradients are predicted with --unlock update: by a local loss, by a matrix from "
+        help="how gradients are predicted with --unlock update or full: by a local loss, by a matrix from "
         "the error of a local head, or by an MLP from activation and label (default: %(default)s)",
     )
     parser.add_integer("--hidden", 256, "width of the hidden layers")
@@ -108,6 +109,7 @@ class PipelineRun:
         example = torch.zeros(2, 1, *[math.isqrt(PIXELS)] * 2)
         parts = split(network, distributed.get_world_size(), example)
         part = parts[self._rank]
+        predicts = args.unlock in ("update", "full")
         batch = None if self._task is None else self._task.training_batch(args.seed, 0)
         return Stage(
             part,
@@ -115,8 +117,8 @@ class PipelineRun:
             loss=F.cross_entropy,
             example=None if batch is None else (batch.input, batch.target),
             unlock=args.unlock,
-            synthesizer=_SYNTHESIZERS[args.synthesizer] if args.unlock == "update" else None,
-            context_size=CLASSES if args.unlock == "update" else None,
+            synthesizer=_SYNTHESIZERS[args.synthesizer] if predicts else None,
+            context_size=CLASSES if predicts else None,
             max_in_flight=args.max_in_flight,
             name=[*dict(part.named_children())][-1],
             timeout=args.timeout,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -16,6 +16,7 @@ from ..errors import DNIError
 from ._backward_trainer import BackwardTrainer
 from ._channel import Waiting
 from ._cut import Cut, SynthesizerOptions
+from ._full_trainer import forward_interface, FullTrainer
 from ._links import Ends, Links, Slots, TAGS
 from ._message import Slot
 from ._notices import Notices
@@ -28,6 +29,7 @@ from ._trainers import LockedTrainer, Loss, Trainer, UpdateTrainer
 TRAINERS: dict[str, type[Trainer]] = {
     "update": UpdateTrainer,
     "backward": BackwardTrainer,
+    "full": FullTrainer,
     "locked": LockedTrainer,
 }
 
@@ -40,12 +42,19 @@ class FlowOptions(NamedTuple):
         in_flight: How many batches may be sent whose true gradient has not come.
         replicas: How many ranks train each part.
         timeout: The most seconds to wait for another rank.
+        patience: Seconds without an activation before a part learns from synthesised ones.
     """
 
     unlock: str
     in_flight: int
     replicas: int
     timeout: float
+    patience: float
+
+    @property
+    def carries_input(self) -> bool:
+        """Whether the input of the network travels on to all parts."""
+        return self.unlock == "full"
 
 
 class Built(NamedTuple):
@@ -59,7 +68,7 @@ class Built(NamedTuple):
         waiting: Measures the time of waiting.
         links: The channels.
         trainer: Trains the part.
-        extras: How many tensors travel on to the last part.
+        extras: How many tensors a batch has beside the input.
         rows: Number of samples in the example.
     """
 
@@ -83,6 +92,12 @@ def check_options(part: nn.Module, optimizer: Optimizer | None, flow: FlowOption
     check_choice("unlock", flow.unlock, [*TRAINERS])
     check_whole("max_in_flight", flow.in_flight, 1)
     check_number("timeout", flow.timeout, 0)
+    check_number("patience", flow.patience, 0)
+    if flow.unlock == "full" and flow.replicas > 1:
+        raise DNIError(
+            "unlock='full' lets each rank learn when it waits, but replicas have to learn "
+            "together: take replicas=1, or another unlock"
+        )
     if flow.unlock == "backward" and flow.replicas > 1 and flow.in_flight > 1:
         raise DNIError(
             "unlock='backward' with replicas runs a part again before its backward pass, which "
@@ -114,14 +129,14 @@ def build(
     device = next((p.device for p in part.parameters()), torch.device("cpu"))
     runner = PartRunner(part, place.part, optimizer, scheduler, device)
     trial = Trial(place, notices, own.transport, flow.timeout, number * TAGS)
-    found = trial.run(runner, example)
+    found = trial.run(runner, example, flow.carries_input)
     cut = _cut(flow, synthesizers, found, place, name)
     waiting = Waiting()
     links = _links(own, flow, place, notices, waiting, found, cut, number * TAGS)
     if links.sends_gradients:
         runner.ask_input_gradients()
-    trainer = _trainer(runner, cut, links, loss, flow, place, found)
-    extras, rows = len(found.extras), len(found.extras[0])
+    trainer = _trainer(runner, cut, links, loss, flow, place, found, synthesizers.context_size)
+    extras, rows = len(found.extras) - flow.carries_input, len(found.extras[0])
     return Built(place, notices, runner, cut, waiting, links, trainer, extras, rows)
 
 
@@ -133,18 +148,24 @@ def _trainer(
     flow: FlowOptions,
     place: Place,
     found: Example,
+    context_size: int | None,
 ) -> Trainer:
     group = replica_group(place)
     if group is not None:
         runner.replicate(group)
+    more: dict[str, Any] = {}
+    if flow.unlock == "full":
+        made = None if place.is_first else forward_interface(place.part, found, context_size)
+        more = {"patience": flow.patience, "interface": made}
     return TRAINERS[flow.unlock](
         runner,
         cut,
         links,
         loss if place.is_last else None,
         flow.in_flight,
-        len(found.extras) > 1,
+        len(found.extras) - flow.carries_input > 1,
         bool if group is None else partial(agreed, group),
+        **more,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import deque
 from collections.abc import Callable
@@ -78,14 +79,19 @@ class End:
         try:
             work.wait(self._timeout)
         except RuntimeError as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise self._lost(self._peer, reason) from error
+            raise self._loss(error) from error
         self._waiting.add(time.perf_counter() - start)
         return buffer
+
+    def _loss(self, error: BaseException) -> LostRankError:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        return self._lost(self._peer, reason)
 
 
 class Receiver(End):
     """Receives messages in the order of their batches; ``depth`` receives are always begun."""
+
+    _polled: _Polled | None = None
 
     def begin(self) -> None:
         """Begin the first receives."""
@@ -106,15 +112,38 @@ class Receiver(End):
             LostRankError: The other rank is lost.
             DNIError: It belongs to another batch.
         """
-        message = self._layout.unpack(self._wait_for_oldest())
-        if message.kind is not Kind.CLOSE:
-            self._begin_one()
+        message = self._took(self._wait_for_oldest())
         if number is not None and message.number != number:
             raise DNIError(
                 f"a message of batch {message.number} ({message.kind.name}) came from rank "
                 f"{self._peer} where one of batch {number} belongs: the ranks do not run the same "
                 "calls of train() and evaluate()"
             )
+        return message
+
+    def poll(self, seconds: float) -> Message | None:
+        """Wait for the next message for some seconds; return None where it has not come.
+
+        Raises:
+            LostRankError: The other rank is lost.
+        """
+        if self._polled is None:
+            # gloo tells only by waiting whether a message has come. The thread ends with the wait.
+            self._polled = _Polled(*self._works.popleft(), self._timeout)
+        start = time.perf_counter()
+        ended = self._polled.ended.wait(seconds)
+        self._waiting.add(time.perf_counter() - start)
+        if not ended:
+            return None
+        polled, self._polled = self._polled, None
+        if polled.error is not None:
+            raise self._loss(polled.error) from polled.error
+        return self._took(polled.buffer)
+
+    def _took(self, buffer: Tensor) -> Message:
+        message = self._layout.unpack(buffer)
+        if message.kind is not Kind.CLOSE:
+            self._begin_one()
         return message
 
     def close(self) -> None:
@@ -127,6 +156,23 @@ class Receiver(End):
             kind = self._layout.unpack(self._wait_for_oldest()).kind
             if kind is not Kind.CLOSE:
                 raise DNIError(f"{kind.name} came from rank {self._peer} after the last call")
+
+
+class _Polled:
+    """A receive that a thread of its own waits for."""
+
+    def __init__(self, work: Work, buffer: Tensor, timeout: float) -> None:
+        self._work, self._timeout = work, timeout
+        self.buffer, self.ended = buffer, threading.Event()
+        self.error: RuntimeError | None = None
+        threading.Thread(target=self._wait, daemon=True).start()
+
+    def _wait(self) -> None:
+        try:
+            self._work.wait(self._timeout)
+        except RuntimeError as error:
+            self.error = error
+        self.ended.set()
 
 
 class Sender(End):

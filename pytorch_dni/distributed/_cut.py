@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, cast, NamedTuple, TypeAlias
 
 import torch
@@ -27,6 +28,17 @@ SynthesizerSpec: TypeAlias = (
 )
 _LATER = CutPolicy(part_learns=False)
 _random_numbers = threading.Lock()  # all threads of a process draw from one generator
+
+
+@contextmanager
+def seeded(name: str) -> Iterator[None]:
+    """Draw random numbers from a seed of their own, which depends on a name.
+
+    The random numbers of the network stay those without a pipeline.
+    """
+    with _random_numbers, torch.random.fork_rng(devices=[]):
+        torch.manual_seed(torch.initial_seed() ^ zlib.crc32(name.encode()))
+        yield
 
 
 class SynthesizerOptions(NamedTuple):
@@ -69,9 +81,7 @@ class SynthesizerOptions(NamedTuple):
         return interface.to(output.device)
 
     def _seeded(self, name: str, output: Tensor, dim: int) -> nn.Module:
-        # The random numbers of the network stay those without a pipeline.
-        with _random_numbers, torch.random.fork_rng(devices=[]):
-            torch.manual_seed(torch.initial_seed() ^ zlib.crc32(name.encode()))
+        with seeded(name):
             made = self._made(name, output, dim)
         if not isinstance(made, nn.Module):
             raise SynthesizerError(

@@ -127,6 +127,11 @@ class Links:
         assert self._source is not None
         return self._source.next()
 
+    def poll(self, seconds: float) -> Message | None:
+        """Wait for the next batch for some seconds; return None where it has not come."""
+        assert self._source is not None
+        return self._source.poll(seconds)
+
     def inputs_and_extras(self, message: Message) -> tuple[list[Tensor], list[Tensor]]:
         """Return the tensors of a batch: inputs of the part, and what travels on."""
         tensors = [tensor for tensor in message.tensors if tensor is not None]

@@ -17,6 +17,7 @@ class TrainingReport(NamedTuple):
         loss: Mean of the last part's loss; NaN without any.
         waiting: By rank, the share of time in which it waited for others.
         refused: By rank, how many batches it refused, since their numbers were not finite.
+        synthesised: By rank, how many batches it has learned from synthesised activations.
         ended: Whether there are no more batches, rather than ``limit`` reached.
     """
 
@@ -26,6 +27,7 @@ class TrainingReport(NamedTuple):
     loss: float
     waiting: list[float]
     refused: list[int]
+    synthesised: list[int]
     ended: bool
 
     @classmethod
@@ -39,6 +41,7 @@ class TrainingReport(NamedTuple):
             sum(losses) / len(losses) if losses else math.nan,
             [rank["waiting"] for rank in ranks],
             [rank["refused"] for rank in ranks],
+            [rank["synthesised"] for rank in ranks],
             ranks[0]["ended"],
         )
 

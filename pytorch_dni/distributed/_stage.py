@@ -41,7 +41,9 @@ class Stage(StoredStage):
             from which all shapes and types are found; the first part uses it.
         unlock: ``"update"``: each part learns from synthetic gradients at once. ``"backward"``: the
             last part sends its error straight to every part, which predicts its gradient from it.
-            ``"locked"``: a part waits for the true gradient, as in backpropagation.
+            ``"full"``: as ``"update"``, and a part that gets no activation for a while learns from
+            activations that it predicts from the network's input. ``"locked"``: a part waits for
+            the true gradient, as in backpropagation.
         synthesizer: Predicts the gradients at the end of the part: a class, a callable
             ``(name, output) -> module``, a synthesizer or a :class:`BackwardInterface`; None takes
             :class:`LocalError_DNI` with a ``context_size``, and :class:`Linear_DNI` or
@@ -58,6 +60,8 @@ class Stage(StoredStage):
         scheduler: Steps after each step of the optimizer.
         name: Name of the interface, in checkpoints; None takes the number of the part.
         timeout: The most seconds to wait for another rank before it counts as lost.
+        patience: With ``unlock="full"``, seconds without an activation after which a part learns
+            from synthesised ones.
         connection: How ranks are reached; None takes the default process group.
 
     Attributes:
@@ -91,9 +95,10 @@ class Stage(StoredStage):
         scheduler: LRScheduler | None = None,
         name: str | None = None,
         timeout: float = 300.0,
+        patience: float = 0.01,
         connection: Connection | None = None,
     ) -> None:
-        flow = FlowOptions(unlock, max_in_flight, replicas, float(timeout))
+        flow = FlowOptions(unlock, max_in_flight, replicas, timeout, patience)
         check_options(part, optimizer, flow)
         params = dict(synthesizer_params or {})
         synthesizers = SynthesizerOptions(synthesizer, params, context_size, feature_dim)
@@ -102,9 +107,10 @@ class Stage(StoredStage):
         self.part, self.optimizer, self.scheduler = part, optimizer, scheduler
         self.place, self.cut, self.batches = built.place, built.cut, 0
         self._notices, self._links, self._trainer = built.notices, built.links, built.trainer
+        self._input = built.trainer.interface
         self._waiting, self._runner = built.waiting, built.runner
         self._extras, self._rows = built.extras, built.rows
-        self._calls = 0
+        self._calls, self._unlock = 0, unlock
 
     def train(
         self,
@@ -129,13 +135,14 @@ class Stage(StoredStage):
         self.part.train()
         loader = self._loader(batches, Kind.TRAIN, limit)
         meter = Meter(self._notices, self.place, self._waiting, progress, self._calls)
-        refused = self._trainer.refused
+        refused, synthesised = self._trainer.refused, self._trainer.synthesised
         with meter:
-            self._trainer.train(self._source(loader), meter.count)
+            self._trainer.train(self._source(loader, self._trainer.patience), meter.count)
         name = f"trained/{self._calls}"
         mine = meter.measured()
         mine["loss"] = self._trainer.take_losses()
         mine["refused"] = self._trainer.refused - refused
+        mine["synthesised"] = self._trainer.synthesised - synthesised
         mine["ended"] = loader is None or loader.ended
         self._notices.publish(name, mine)
         report = TrainingReport.of(self._notices.read_all(name), self.place.replicas)
@@ -168,10 +175,8 @@ class Stage(StoredStage):
         return mean
 
     def stats(self) -> dict[str, InterfaceStats]:
-        """Return how well the synthesizers at the end of this part predict, by name."""
-        if self.cut is None:
-            return {}
-        return {interface.owner: interface.stats() for interface in self.cut.interfaces.values()}
+        """Return how well the synthesizers of this part predict, by name."""
+        return {interface.owner: interface.stats() for interface in self.interfaces()}
 
     def close(self) -> None:
         """End the exchange of messages; every rank has to call it, after its last other call.
@@ -186,7 +191,10 @@ class Stage(StoredStage):
     ) -> Loader | None:
         if not self.place.is_first:
             return None
-        return Loader(batches, kind, self.batches, limit, self._extras)
+        carries = self._unlock == "full"
+        return Loader(batches, kind, self.batches, limit, self._extras, carries)
 
-    def _source(self, loader: Loader | None) -> Iterable[Message]:
-        return received(self._links) if loader is None else loader
+    def _source(self, loader: Loader | None, patience: float | None = None) -> Iterable[Message]:
+        if loader is not None:
+            return loader
+        return received(self._links, patience, self._trainer.learn_idle)

@@ -106,14 +106,21 @@ class Trial:
         self._place, self._notices = place, notices
         self._transport, self._timeout, self._tag = transport, timeout, tag
 
-    def run(self, part: PartRunner, example: object) -> Example:
+    def run(self, part: PartRunner, example: object, carries_input: bool) -> Example:
         """Return what the part gets and returns.
+
+        Args:
+            part: The part.
+            example: A batch; the first part uses it.
+            carries_input: Whether the input of the network travels on to all parts.
 
         Raises:
             DNIError: A part cannot process what the part before returns. All ranks raise it.
             LostRankError: A rank does not answer.
         """
         inputs, extras = self._receive(example)
+        if carries_input and self._place.is_first:
+            extras = [*extras, inputs[0]]
         try:
             outputs = self._outputs(part, inputs)
         except Exception as error:

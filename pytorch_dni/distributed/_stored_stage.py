@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from .._checks import check_whole
+from ..interfaces import ForwardInterface, UnidirectionalInterface
 from ._checkpoint import check_equal, CheckpointFolder, find, gathered, read
 from ._cut import Cut
 from ._flat_state import (
@@ -48,6 +49,7 @@ class StoredStage:
     cut: Cut | None
     batches: int
     _notices: Notices
+    _input: ForwardInterface | None
     _calls: int
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -96,7 +98,7 @@ class StoredStage:
         module, path = bare(self.part), find(folder)
         self._notices.publish(f"loaded/{self._calls}", path.name)
         check_equal(self._notices.read_all(f"loaded/{self._calls}"), folder)
-        names = {i.name or "": i for i in self.cut.interfaces.values()} if self.cut else {}
+        names = {interface.name or "": interface for interface in self.interfaces()}
         random = f"random.{self.place.part}.{self.place.replica}"
         saved = read(path, lambda there: wanted(there, module, names, random))
         for name, interface in names.items():
@@ -111,6 +113,11 @@ class StoredStage:
         self.batches = int(saved[BATCHES])
         return self.batches
 
+    def interfaces(self) -> list[UnidirectionalInterface]:
+        """Return the interfaces of this part: those at its end, and the one at its input."""
+        at_end = [] if self.cut is None else [*self.cut.interfaces.values()]
+        return [*at_end, *([] if self._input is None else [self._input])]
+
     def _own_entries(self) -> dict[str, Tensor]:
         """Return the entries of a checkpoint that this rank writes."""
         place, module = self.place, bare(self.part)
@@ -118,7 +125,7 @@ class StoredStage:
         if place.replica == 0:
             found.update(network_state(module))
             found.update(optimizer_state(module, self.optimizer))
-            for interface in self.cut.interfaces.values() if self.cut else ():
+            for interface in self.interfaces():
                 own = interface.state_dict()
                 found.update({f"interfaces.{interface.name}.{k}": v for k, v in own.items()})
             if place.is_first:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..context import Context, current_context, synthesizer_context
+from ..interfaces import ForwardInterface
 from ._cut import Cut
 from ._links import Links
 from ._message import Kind, Message
@@ -49,6 +50,9 @@ class Trainer(ABC):
 
     Attributes:
         refused: How many batches were refused, since their numbers were not finite.
+        synthesised: How many batches it has learned from synthesised activations.
+        patience: Seconds after which :meth:`learn_idle` is called; None for never.
+        interface: Predicts the activations that the part gets; None where they are not predicted.
     """
 
     def __init__(
@@ -65,7 +69,9 @@ class Trainer(ABC):
         self.part, self.cut, self.links = part, cut, links
         self.loss, self.in_flight = loss, in_flight
         self._has_context = has_context
-        self.refused = 0
+        self.refused = self.synthesised = 0
+        self.patience: float | None = None
+        self.interface: ForwardInterface | None = None
         self._losses: list[Tensor] = []
 
     def train(self, source: Iterable[Message], observe: Callable[[Message], None]) -> None:
@@ -88,6 +94,10 @@ class Trainer(ABC):
         self.links.send_on(Message(Kind.END, number))
         self.finish()
 
+    def learn_idle(self) -> bool:
+        """Learn while no batch comes; return whether there may be more to learn."""
+        return False
+
     def take_losses(self) -> float | None:
         """Return the mean of the losses since the last call; None without any."""
         mean = torch.stack(self._losses).mean().item() if self._losses else None
@@ -105,7 +115,7 @@ class Trainer(ABC):
             # Running it would spoil the statistics of BatchNorm.
             self._refuse(batch.number)
             return
-        with self._scope(batch) if self.loss is None else nullcontext():
+        with self.scope(batch) if self.loss is None else nullcontext():
             done = self.forward(batch)
             if self.loss is not None:
                 self.learn_last(batch, done)
@@ -118,10 +128,14 @@ class Trainer(ABC):
         """Run the part."""
         return self.part.forward(batch.inputs)
 
-    def _scope(self, batch: Batch) -> AbstractContextManager[None]:
+    def scope(self, batch: Batch) -> AbstractContextManager[None]:
+        """Return a scope with the context of a batch, where the interfaces take one."""
         takes = self.cut is not None and self.cut.takes_context
-        context = batch.extras[1 if self._has_context else 0] if takes else None
-        return synthesizer_context(None if context is None else context.to(self.part.device))
+        return synthesizer_context(self.context_of(batch) if takes else None)
+
+    def context_of(self, batch: Batch) -> Tensor:
+        """Return the context of a batch."""
+        return batch.extras[1 if self._has_context else 0].to(self.part.device)
 
     def _refuse(self, number: int) -> None:
         self.refused += 1
