@@ -82,15 +82,24 @@ def run(
 
 
 def calibrated(single: float, two: Sequence[dict[str, Any]], sizes: Sizes) -> Times:
-    """Return the times of one part from measurements.
+    """Return the times of one part from measurements without latency.
 
     A backward pass takes twice as long as a forward pass. What two decoupled ranks need beyond half
-    of the time of one process is the time of messages.
+    of the time of one process is the time of messages. What GPipe needs beyond
+    ``(1 + 1 / m)`` times that half, of m micro-batches, is that of its ``2 m`` passes.
     """
     part = sizes.batch / single / 2
-    speed = next(row["samples_per_second"] for row in two if row["way"] == "decoupled")
-    message = max(0.0, sizes.batch / speed - part)
-    return Times(part / 3, 2 * part / 3, message)
+    speeds = {
+        (row["way"], row["micro_batches"]): row["samples_per_second"]
+        for row in two
+        if not row["latency"]
+    }
+    message = sizes.batch / speeds["decoupled", 0] - part
+    extra = [
+        (sizes.batch / speeds["GPipe", m] - part * (1 + 1 / m)) / (2 * m)
+        for m in (2, _MICRO_BATCHES, 8)
+    ]
+    return Times(part / 3, 2 * part / 3, max(0.0, message), max(0.0, statistics.median(extra)))
 
 
 def _measure(ranks: int, sizes: Sizes, own: list[Row]) -> list[float]:

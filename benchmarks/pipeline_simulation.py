@@ -14,12 +14,15 @@ class Times(NamedTuple):
     Attributes:
         forward: Seconds of the forward pass of one part, for a whole batch.
         backward: Seconds of its backward pass and its update.
-        message: Seconds that a rank needs for one batch, or micro-batch, besides.
+        message: Seconds that a decoupled part needs for the messages of a batch.
+        piece: Seconds that a schedule needs for each pass of a micro-batch, besides its share of
+            the batch: for its messages, and since small products are slower.
     """
 
     forward: float
     backward: float
     message: float
+    piece: float
 
 
 class Need(NamedTuple):
@@ -144,8 +147,8 @@ def scheduled(
     """
     orders = [order(stage, stages, micro_batches) for stage in range(stages)]
     places = [{work: i for i, work in enumerate(own)} for own in orders]
-    forward = times.forward / micro_batches + times.message
-    backward = times.backward / micro_batches + times.message
+    forward = times.forward / micro_batches + times.piece
+    backward = times.backward / micro_batches + times.piece
     work: list[list[Piece]] = []
     for stage, own in enumerate(orders):
         pieces = []

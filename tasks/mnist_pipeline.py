@@ -49,8 +49,9 @@ def parser() -> options.Parser:
         "--synthesizer",
         choices=[*_SYNTHESIZERS],
         default="local",
-        help="how gradients are predicted with --unlock update or full: by a local loss, by a matrix from "
-        "the error of a local head, or by an MLP from activation and label (default: %(default)s)",
+        help="how gradients are predicted with --unlock update and full: by a local loss, by a "
+        "matrix from the error of a local head, or by an MLP from activation and label (default: "
+        "%(default)s)",
     )
     parser.add_integer("--hidden", 256, "width of the hidden layers")
     parser.add_integer("--depth", 3, "number of hidden layers")

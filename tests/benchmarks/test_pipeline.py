@@ -23,7 +23,7 @@ from pytorch_dni import LocalLoss_DNI
 from pytorch_dni.distributed import Stage
 from tests.support.pipeline import batches, run_ranks
 
-TIMES = Times(1.0, 2.0, 0.0)
+TIMES = Times(1.0, 2.0, 0.0, 0.0)
 
 
 def test_one_stage_is_never_idle():
@@ -65,10 +65,11 @@ def test_slow_links_delay_and_change_nothing_else():
     data = batches(6, 8, 6, 3)
     results = []
     for seconds in (0.0, 0.02):
+        torch.manual_seed(0)
+        parts = [nn.Linear(6, 8), nn.Linear(8, 3)]
 
-        def work(connection, seconds=seconds):
-            torch.manual_seed(connection.rank)
-            part = nn.Linear(6, 8) if connection.rank == 0 else nn.Linear(8, 3)
+        def work(connection, seconds=seconds, parts=parts):
+            part = parts[connection.rank]
             slow = SlowTransport(connection.transport, seconds, jitter=0.5)
             stage = Stage(
                 part,
@@ -103,3 +104,24 @@ def test_it_measures_all_ways():
         assert all(row["samples_per_second"] > 0 for row in rows)
     assert len(figures["simulation"]) == 2 * 2 * 3
     assert pipeline.plot(figures).startswith(b"\x89PNG")
+
+
+def test_the_calibration_finds_the_times_that_a_simulation_was_made_with():
+    sizes, times = Sizes(batch=100), Times(0.1, 0.2, 0.03, 0.0)
+
+    def row(way, micro_batches, seconds):
+        speed = sizes.batch / seconds
+        found = {"way": way, "micro_batches": micro_batches, "latency": 0.0}
+        return {**found, "samples_per_second": speed}
+
+    rows = [row("decoupled", 0, 0.33)]
+    for m in (2, 4, 8):
+        runs = [
+            simulate(scheduled(2, n, m, 0.0, times._replace(piece=0.01), gpipe_order)).seconds
+            for n in (1, 2)
+        ]
+        rows.append(row("GPipe", m, runs[1] - runs[0]))
+    found = pipeline.calibrated(sizes.batch / 0.6, rows, sizes)
+    assert found[:3] == pytest.approx(times[:3])
+    # The bubble of a schedule holds passes too, which the calibration leaves out.
+    assert found.piece == pytest.approx(0.01, rel=0.3)
