@@ -8,6 +8,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 
 import torch
@@ -100,7 +101,8 @@ def process_group(timeout: float) -> Iterator[None]:
     store, folder = None, os.environ.get(_STORE)
     if folder is not None:
         store = distributed.FileStore(str(Path(folder) / f"ranks-{restarts()}"), ranks)
-    distributed.init_process_group("gloo", store=store, rank=rank, world_size=ranks)
+    wait = timedelta(seconds=timeout)
+    distributed.init_process_group("gloo", timeout=wait, store=store, rank=rank, world_size=ranks)
     yield
     # Where the scope is left by an error, others may not answer any more.
     distributed.barrier()

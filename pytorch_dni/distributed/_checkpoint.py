@@ -100,13 +100,8 @@ def read(path: Path, choose: Callable[[Iterable[str]], list[str]]) -> dict[str, 
         entry = there[name]
         if isinstance(entry, TensorStorageMetadata):
             found[name] = torch.empty(entry.size, dtype=entry.properties.dtype)
-    try:
-        with _quiet():
-            load(found, storage_reader=FileSystemReader(str(path)))
-    except CheckpointException as error:
-        first = next(iter(error.failures.values()))[0]
-        reason = f"{type(first).__name__}: {first}"
-        raise CheckpointError(f"{path} cannot be read: {reason}") from error
+    with _failing(f"{path} cannot be read"):
+        load(found, storage_reader=FileSystemReader(str(path)))
     return found
 
 
@@ -162,6 +157,10 @@ class CheckpointFolder:
             state: Entries of this rank.
             batches: Number of batches, which gives the checkpoint its name.
             keep: How many checkpoints stay.
+
+        Raises:
+            CheckpointError: It cannot be written, or a rank was lost meanwhile.
+            LostRankError: A rank is lost.
         """
         path, partial = self._folder / f"batch-{batches:09d}", self._folder / _PARTIAL
         if self._is_first:
@@ -170,7 +169,7 @@ class CheckpointFolder:
             self._remove(self._folder / _REPLACED)
             partial.mkdir(mode=0o700)
         self._barrier("folder")
-        with _quiet():
+        with _failing(f"{partial} cannot be written"):
             save(dict(state), storage_writer=FileSystemWriter(str(partial)))
         self._barrier("written")
         if self._is_first:
@@ -191,8 +190,14 @@ class CheckpointFolder:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Leave out the warnings of a library that is used as it is meant to be."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+def _failing(what: str) -> Iterator[None]:
+    """Raise :class:`CheckpointError` for failures, and leave out the library's own warnings."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except CheckpointException as error:  # no subclass of Exception
+        first = next(iter(error.failures.values()))[0]
+        raise CheckpointError(f"{what}: {type(first).__name__}: {first}") from error
+    except (RuntimeError, OSError) as error:
+        raise CheckpointError(f"{what}: {type(error).__name__}: {error}") from error

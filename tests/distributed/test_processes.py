@@ -1,13 +1,14 @@
 """Pipelines of processes on gloo do the same as those in memory."""
 
 import copy
+import time
 
 import pytest
 import torch
 from torch import distributed, nn
 from torch.nn import functional as F
 
-from pytorch_dni import LocalLoss_DNI
+from pytorch_dni import Linear_DNI, LocalLoss_DNI
 from pytorch_dni.distributed import Stage
 from tests.support.pipeline import batches
 from tests.support.ranks import run_processes
@@ -50,10 +51,43 @@ def unlocked(rank, data, in_flight):
     return {"part": part.state_dict(), "batches": [report.batches for report in reports]}
 
 
+class Slow(nn.Module):
+    """A part that takes a while, and notes when it has run."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner, self.times = inner, []
+
+    def forward(self, x):
+        time.sleep(0.02)
+        self.times.append(time.monotonic())
+        return self.inner(x)
+
+
+def held_back(rank, data, synthesizer):
+    """Return when the first part took its batches, or when the second one had run."""
+    part, taken = make_parts()[rank], []
+
+    def noted():
+        for batch in data:
+            taken.append(time.monotonic())
+            yield batch
+
+    opt = torch.optim.Adam(part.parameters(), lr=1e-2)
+    options = {"synthesizer": synthesizer, "context_size": 3, "max_in_flight": 1}
+    module = Slow(part) if rank else part
+    stage = Stage(module, opt, loss=F.cross_entropy, example=data[0], **options)
+    stage.train(noted() if rank == 0 else None)
+    stage.close()
+    return module.times[1:] if rank else taken  # without the run of the example
+
+
 def work(rank, folder):
     data = batches(10, 8, 6, 3, last=5)
     results = {"locked": lock(rank, data)}
     results["unlocked"] = [unlocked(rank, data, in_flight) for in_flight in (1, 1, 3)]
+    more = batches(25, 8, 6, 3)
+    results["held back"] = [held_back(rank, more, kind) for kind in (LocalLoss_DNI, Linear_DNI)]
     torch.save(results, f"{folder}/{rank}")
 
 
@@ -78,3 +112,8 @@ def test_training_and_evaluation_in_two_processes(tmp_path):
         assert first["batches"] == [4, 4, 2]
         for name, value in first["part"].items():
             assert torch.equal(value, again["part"][name])
+    # Without a gradient that comes back, three receives and three sends are under way.
+    for most, taken, ended in zip((8, 2), *(r["held back"] for r in ranks), strict=True):
+        assert len(taken) == len(ended) == 25
+        ahead = [number - sum(end <= time for end in ended) for number, time in enumerate(taken, 1)]
+        assert 1 <= max(ahead) <= most
