@@ -9,7 +9,12 @@ from pathlib import Path
 import torch
 from torch import distributed, multiprocessing
 
-PRELOADED = ["pytorch_dni.distributed", "tasks.mnist_pipeline", "tasks.torchvision_import"]
+PRELOADED = [
+    "pytorch_dni.distributed",
+    "tasks.language_pipeline",
+    "tasks.mnist_pipeline",
+    "tasks.torchvision_import",
+]
 
 
 def run_processes(count, work, folder):

@@ -14,7 +14,7 @@ import torch
 from torch import distributed
 
 from pytorch_dni.distributed import latest_checkpoint
-from tasks import mnist_pipeline
+from tasks import mnist_pipeline, pipeline_run
 from tests.support.digits import write_digits
 from tests.support.ranks import RankProcesses
 
@@ -66,7 +66,7 @@ def wait_for_checkpoint(out, batches, timeout=60):
 
 
 def network(out):
-    return torch.load(out / mnist_pipeline.NETWORK, weights_only=True)
+    return torch.load(out / pipeline_run.NETWORK, weights_only=True)
 
 
 def is_running(number):
@@ -96,8 +96,8 @@ class Runs:
 
 
 def rows_of(out):
-    lines = (out / mnist_pipeline.METRICS).read_text().splitlines()
-    return [(row["batches"], row["test_error"]) for row in map(json.loads, lines)]
+    lines = (out / pipeline_run.METRICS).read_text().splitlines()
+    return [(row["batches"], row["test"]) for row in map(json.loads, lines)]
 
 
 def kill_and_restart(runs, out, options, moments):
