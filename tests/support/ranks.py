@@ -66,7 +66,7 @@ class RankProcesses:
         """Return the file with what a rank prints."""
         return f"{self._folder}/printed-{rank}"
 
-    def finish(self, timeout=60):
+    def finish(self, timeout=300):
         """Wait for all ranks; return their exit codes and what they printed."""
         for process in self.processes:
             process.join(timeout)

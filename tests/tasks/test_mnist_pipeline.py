@@ -183,7 +183,7 @@ def test_the_program_needs_ranks(capsys):
 @pytest.mark.long
 def test_fifty_kills_at_random_moments(tmp_path):
     runs, draw = Runs(tmp_path, write_digits(tmp_path)), random.Random(0)
-    whole, options = tmp_path / "whole", ["--epochs", "20"]
+    whole, options = tmp_path / "whole", ["--epochs", "8"]
     start_of_run = time.monotonic()
     runs.finish(whole, *options)
     duration = time.monotonic() - start_of_run
