@@ -115,10 +115,10 @@ def parser() -> options.Parser:
     parser.add_integer("--steps", 600, "training batches")
     parser.add_argument(
         "--readout",
-        choices=["shared", "private"],
-        default="shared",
-        help="whether all parts have one readout, whose copies are averaged every --average "
-        "batches, or each its own (default: %(default)s)",
+        choices=["private", "shared"],
+        default="private",
+        help="whether each part has a readout of its own, or all share one, whose copies are "
+        "averaged every --average batches (default: %(default)s)",
     )
     parser.add_integer("--average", 10, "batches from one average of the readouts to the next")
     parser.add_integer("--length", 32, "number of positions")

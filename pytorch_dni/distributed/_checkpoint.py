@@ -3,19 +3,11 @@
 from __future__ import annotations
 
 import shutil
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import distributed, nn, Tensor
-from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
-from torch.distributed.checkpoint.metadata import TensorStorageMetadata
-from torch.distributed.checkpoint.state_dict_loader import load
-from torch.distributed.checkpoint.state_dict_saver import save
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -90,19 +82,10 @@ def read(path: Path, choose: Callable[[Iterable[str]], list[str]]) -> dict[str, 
     Raises:
         CheckpointError: It cannot be read.
     """
-    reader = FileSystemReader(str(path))
-    try:
-        there = reader.read_metadata().state_dict_metadata
-    except Exception as error:  # a damaged pickle raises almost any exception
-        raise CheckpointError(f"{path} is no checkpoint of a pipeline: {error}") from error
-    found = {}
-    for name in choose(there):
-        entry = there[name]
-        if isinstance(entry, TensorStorageMetadata):
-            found[name] = torch.empty(entry.size, dtype=entry.properties.dtype)
-    with _failing(f"{path} cannot be read"):
-        load(found, storage_reader=FileSystemReader(str(path)))
-    return found
+    # The import takes seconds, and few processes need it.
+    from ._checkpoint_files import read_entries
+
+    return read_entries(path, choose)
 
 
 def check_equal(names: Iterable[str], folder: str | Path) -> None:
@@ -162,6 +145,9 @@ class CheckpointFolder:
             CheckpointError: It cannot be written, or a rank was lost meanwhile.
             LostRankError: A rank is lost.
         """
+        # As above.
+        from ._checkpoint_files import write_entries
+
         path, partial = self._folder / f"batch-{batches:09d}", self._folder / _PARTIAL
         if self._is_first:
             self._folder.mkdir(parents=True, exist_ok=True)
@@ -169,8 +155,7 @@ class CheckpointFolder:
             self._remove(self._folder / _REPLACED)
             partial.mkdir(mode=0o700)
         self._barrier("folder")
-        with _failing(f"{partial} cannot be written"):
-            save(dict(state), storage_writer=FileSystemWriter(str(partial)))
+        write_entries(partial, state)
         self._barrier("written")
         if self._is_first:
             if path.exists():
@@ -187,17 +172,3 @@ class CheckpointFolder:
             # The list of entries goes first: without it, the rest is no checkpoint.
             (path / ".metadata").unlink(missing_ok=True)
             shutil.rmtree(path)
-
-
-@contextmanager
-def _failing(what: str) -> Iterator[None]:
-    """Raise :class:`CheckpointError` for failures, and leave out the library's own warnings."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    except CheckpointException as error:  # no subclass of Exception
-        first = next(iter(error.failures.values()))[0]
-        raise CheckpointError(f"{what}: {type(first).__name__}: {first}") from error
-    except (RuntimeError, OSError) as error:
-        raise CheckpointError(f"{what}: {type(error).__name__}: {error}") from error

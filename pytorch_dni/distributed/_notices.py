@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from datetime import timedelta
 from typing import Any
 
 from torch import distributed
@@ -33,7 +32,6 @@ class Notices:
 
     def __init__(self, store: Store, rank: int, ranks: int, prefix: str, timeout: float) -> None:
         self._store = PrefixStore(prefix, store)
-        self._store.set_timeout(timedelta(seconds=timeout))
         self.rank, self._ranks = rank, ranks
         self._timeout = timeout
 
