@@ -73,6 +73,15 @@ class Notices:
         keys = [f"{name}/{rank}" for rank in range(self._ranks)]
         return [json.loads(self._store.get(k)) if self._store.check([k]) else None for k in keys]
 
+    def silent(self, name: str) -> list[int]:
+        """Leave a text under a name, and return the ranks that do not do the same soon."""
+        try:
+            self.publish(name, True)
+            time.sleep(_GRACE)
+            return [rank for rank, found in enumerate(self.newest(name)) if found is None]
+        except RuntimeError:  # The store is gone with the rank that holds it, which nobody knows.
+            return []
+
     def lost(self, rank: int, reason: str) -> LostRankError:
         """Return the error that names the rank which is lost.
 

@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from .._checks import check_whole
+from ..errors import CheckpointError
 from ..interfaces import ForwardInterface, UnidirectionalInterface
 from ._checkpoint import check_equal, CheckpointFolder, find, gathered, read
 from ._cut import Cut
@@ -75,12 +76,20 @@ class StoredStage:
 
         Raises:
             LostRankError: A rank is lost.
+            CheckpointError: It cannot be written.
         """
         check_whole("keep", keep, 1)
         self._calls += 1
         rank = self._notices.rank
         files = CheckpointFolder(folder, rank == 0, partial(self._barrier, self._calls))
-        return files.save(self._own_entries(), self.batches, keep)
+        try:
+            return files.save(self._own_entries(), self.batches, keep)
+        except CheckpointError as error:
+            # Where a rank is lost, writing fails on all others.
+            silent = self._notices.silent(f"not written/{self._calls}")
+            if silent:
+                raise self._notices.lost(silent[0], str(error)) from error
+            raise
 
     def load(self, folder: str | Path) -> int:
         """Continue from the newest checkpoint in a folder; every rank has to call it.

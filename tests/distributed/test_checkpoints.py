@@ -1,6 +1,7 @@
 """Checkpoints of a pipeline: resumed exactly, and in other numbers of parts."""
 
 import copy
+import os
 
 import pytest
 import torch
@@ -8,9 +9,17 @@ from torch import distributed, nn
 from torch.nn import functional as F
 
 from pytorch_dni import CheckpointError, Linear_DNI
-from pytorch_dni.distributed import latest_checkpoint, load_checkpoint, split, Stage
+from pytorch_dni.distributed import (
+    _checkpoint_files,
+    latest_checkpoint,
+    load_checkpoint,
+    LostRankError,
+    split,
+    Stage,
+)
+from tasks import ranks
 from tests.support.pipeline import batches
-from tests.support.ranks import run_processes
+from tests.support.ranks import RankProcesses, run_processes
 
 pytestmark = pytest.mark.skipif(
     not distributed.is_gloo_available(), reason="torch was built without gloo"
@@ -83,8 +92,8 @@ def work_of_three(rank, folder):
 
 def test_a_pipeline_is_resumed_exactly_and_in_other_numbers_of_parts(tmp_path):
     run_processes(2, work, tmp_path)
-    ranks = [torch.load(tmp_path / str(rank), weights_only=True) for rank in (0, 1)]
-    for rank in ranks:
+    found = [torch.load(tmp_path / str(rank), weights_only=True) for rank in (0, 1)]
+    for rank in found:
         torch.testing.assert_close(rank["resumed"], rank["whole"], rtol=0, atol=0)
         assert [*rank["saved"]] == [*network().state_dict()]
     folder = tmp_path / "run"
@@ -94,14 +103,14 @@ def test_a_pipeline_is_resumed_exactly_and_in_other_numbers_of_parts(tmp_path):
     opt = torch.optim.Adam(alone.parameters(), lr=1)
     schedule = torch.optim.lr_scheduler.StepLR(opt, 3, 0.5)
     assert load_checkpoint(folder, alone, opt, schedule) == 10
-    torch.testing.assert_close(alone.state_dict(), ranks[0]["last"], rtol=0, atol=0)
+    torch.testing.assert_close(alone.state_dict(), found[0]["last"], rtol=0, atol=0)
     assert opt.param_groups[0]["lr"] == 1e-2 * 0.5**3
     assert schedule.last_epoch == 10
     assert all(opt.state[p]["step"] == 10 for p in alone.parameters())
 
     run_processes(3, work_of_three, tmp_path)
     three = [torch.load(tmp_path / f"of3-{rank}", weights_only=True) for rank in range(3)]
-    torch.testing.assert_close(three[1]["whole"], ranks[0]["last"], rtol=0, atol=0)
+    torch.testing.assert_close(three[1]["whole"], found[0]["last"], rtol=0, atol=0)
     assert three[2]["optimizer"]["param_groups"][0]["lr"] == 1e-2 * 0.5**3
     ours = three[0]["optimizer"]["state"]
     for index, parameter in enumerate([*alone.parameters()][:4]):
@@ -132,3 +141,41 @@ def _save(rank, folder):
     stage = make(rank, 2, batches(1, 8, 6, 3)[0])
     stage.save(f"{folder}/run")
     stage.close()
+
+
+def dies_while_saving(argv):
+    """Save a checkpoint; the second rank ends when it is asked to write its entries."""
+    rank, folder = int(os.environ["RANK"]), argv[0]
+    with ranks.process_group(20):
+        stage = make(rank, 2, batches(1, 8, 6, 3)[0])
+        if rank == 1:
+            _checkpoint_files.save = lambda *args, **options: os._exit(7)
+        try:
+            stage.save(f"{folder}/run")
+        except LostRankError as error:
+            print(error)
+            os._exit(5)
+
+
+def test_a_rank_that_is_lost_while_a_checkpoint_is_written_is_named(tmp_path):
+    codes, printed = RankProcesses(2, dies_while_saving, [tmp_path], tmp_path).finish()
+    assert codes == [5, 7], printed
+    assert "rank 0: rank 1 is lost" in printed[0]
+    assert "cannot be written" in printed[0]
+    assert latest_checkpoint(tmp_path / "run") is None
+
+
+def test_a_folder_that_cannot_be_written_is_an_error_on_all_ranks(tmp_path):
+    run_processes(2, _cannot_save, tmp_path)
+
+
+def _cannot_save(rank, folder):
+    stage = make(rank, 2, batches(1, 8, 6, 3)[0])
+    _checkpoint_files.save = _full
+    with pytest.raises(CheckpointError, match="cannot be written: OSError: no space left"):
+        stage.save(f"{folder}/run")
+    stage.close()
+
+
+def _full(*args, **options):
+    raise OSError("no space left")
