@@ -72,7 +72,9 @@ class MNISTTask(ImageTask):
         self._layer = norm, activation
         self._network, self._hidden, self._depth = args.network, args.hidden, depth
         check_data_option(args, "MNIST")
-        super().__init__(args, _load(args, train=True), _load(args, train=False), CLASSES)
+        super().__init__(
+            args, load_digits(args, train=True), load_digits(args, train=False), CLASSES
+        )
 
     def build_network(self) -> nn.Module:
         """Build the network that ``--network`` names."""
@@ -81,8 +83,12 @@ class MNISTTask(ImageTask):
         return perceptron(self._depth, self._hidden, *self._layer)
 
 
-def _load(args: argparse.Namespace, train: bool) -> ImageSet:
-    """Return normalised images ``(count, 1, 28, 28)`` and labels on the device."""
+def load_digits(args: argparse.Namespace, train: bool) -> ImageSet:
+    """Return normalised images ``(count, 1, 28, 28)`` and labels on the device.
+
+    Raises:
+        TaskError: The data cannot be read.
+    """
     # The import takes a second, and errors before this point need not wait for it.
     from .torchvision_import import torchvision
 

@@ -14,6 +14,7 @@ PRELOADED = [
     "tasks.language_pipeline",
     "tasks.mnist_pipeline",
     "tasks.torchvision_import",
+    "tasks.two_clocks",
 ]
 
 
