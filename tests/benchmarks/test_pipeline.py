@@ -96,7 +96,7 @@ def test_slow_links_delay_and_change_nothing_else():
 
 @pytest.mark.skipif(not distributed.is_gloo_available(), reason="torch was built without gloo")
 def test_it_measures_all_ways():
-    sizes = Sizes(width=8, blocks=8, batch=16, steps=2, rounds=1)
+    sizes = Sizes(width=8, blocks=8, batch=16, steps=1, rounds=1)
     table, figures = pipeline.run("cpu", sizes, (0.0, 0.002), (2, 4))
     assert "zero bubble" in table
     for rows in figures["ranks"].values():

@@ -52,12 +52,12 @@ def test_parts_without_an_input_learn_from_each_earlier_batch_once_at_most():
     found = train(make_parts(), data, 0.001, 0.01)
     synthesised = [sum(r.synthesised[rank] for r in found[0][1]) for rank in range(3)]
     assert synthesised[0] == 0
-    assert all(10 < count <= 60 for count in synthesised[1:])
+    assert all(0 < count <= 60 for count in synthesised[1:])
     for rank in (1, 2):
         stats = found[rank][0].stats()[f"interface 'input of part {rank}'"]
         assert stats.updates == 60
         assert stats.loss < 0.9
-    assert found[0][2] > 0.5
+    assert found[0][2] > 0.4
 
 
 def test_with_inputs_in_time_it_equals_the_update_unlock():
