@@ -11,7 +11,7 @@ import torch
 from torch import distributed, nn, Tensor
 from torch.nn import functional as F
 
-from pytorch_dni import BackwardInterface, BasicSynthesizer
+from pytorch_dni import BackwardInterface, BasicSynthesizer, synthesizer_context
 
 from .mnist import PIXELS
 
@@ -171,21 +171,26 @@ class ClockLearner:
         network: The network.
         mail: Messages from and to the other network.
         lr: Learning rate.
+        context_dim: Width of the context of predictions; None for no context.
     """
 
-    def __init__(self, network: nn.Module, mail: Mail, lr: float) -> None:
+    def __init__(
+        self, network: nn.Module, mail: Mail, lr: float, context_dim: int | None = None
+    ) -> None:
         self.network, self.mail = network, mail
         self.opt = torch.optim.Adam(network.parameters(), lr=lr)
         hidden = int(network.hidden)
-        self.interface = BackwardInterface(BasicSynthesizer(hidden, 1, hidden))
-        #: Messages whose true gradient has not been learned, by sequence.
-        self.sent: deque[list[Tensor]] = deque()
+        synthesizer = BasicSynthesizer(hidden, 1, hidden, context_dim=context_dim)
+        self.interface = BackwardInterface(synthesizer)
+        #: Messages whose true gradient has not been learned, with their contexts, by sequence.
+        self.sent: deque[list[tuple[Tensor, Tensor | None]]] = deque()
 
     def learn_late(self, kind: int, sequences: int) -> None:
         """Learn from true gradients until those of some sequences are left."""
         while len(self.sent) > sequences:
-            for message in self.sent.popleft():
-                self.interface.send(self.mail.take(kind), message)
+            for message, context in self.sent.popleft():
+                with synthesizer_context(context):
+                    self.interface.send(self.mail.take(kind), message)
 
 
 class FastLearner(ClockLearner):
@@ -199,18 +204,28 @@ class FastLearner(ClockLearner):
         self._state = new_state(batch, self.network.hidden)
         self.sent.append([])
 
-    def tick(self, tick: int, images: Tensor, odd: Tensor) -> None:
-        """Run and update; send the state, and the gradient of the message that came."""
+    def tick(self, tick: int, images: Tensor, odd: Tensor, threes: Tensor) -> None:
+        """Run and update; send the state, and the gradient of the message that came.
+
+        Args:
+            tick: Number of the tick of the slow network.
+            images: Its digits.
+            odd: How many of them are odd.
+            threes: How many of them are threes, for the context, if there is one.
+        """
         message = torch.zeros(images.shape[1], self.network.hidden)
         if tick >= DELAY:
             message = self.mail.take(_TO_FAST).requires_grad_()
         logits, state = self.network(images, message, self._state)
         output = state[0].detach()
         self.mail.send(_TO_SLOW, output)
-        self.sent[-1].append(output)
+        context = None if self.interface.context_size is None else threes
+        self.sent[-1].append((output, context))
         self.opt.zero_grad()
         loss = F.cross_entropy(logits, odd)
-        torch.autograd.backward([loss, state[0]], [None, self.interface.receive(output)])
+        with synthesizer_context(context):
+            synthetic = self.interface.receive(output)
+        torch.autograd.backward([loss, state[0]], [None, synthetic])
         self.opt.step()
         if message.grad is not None:
             self.mail.send(_GRADIENT_TO_SLOW, message.grad)
@@ -236,7 +251,7 @@ class SlowLearner(ClockLearner):
         self._messages: list[Tensor] = []
         self._outputs: list[Tensor] = []
 
-    def tick(self, tick: int, images: Tensor, odd: Tensor) -> None:
+    def tick(self, tick: int, images: Tensor, odd: Tensor, threes: Tensor) -> None:
         """Run on the next message, and send the state, if it will be used."""
         self._messages.append(self.mail.take(_TO_SLOW).requires_grad_())
         self._state = self.network(self._messages[-1], self._state)
@@ -255,7 +270,7 @@ class SlowLearner(ClockLearner):
         for message in self._messages:
             assert message.grad is not None
             self.mail.send(_GRADIENT_TO_FAST, message.grad)
-        self.sent.append([output.detach() for output in used])
+        self.sent.append([(output.detach(), None) for output in used])
 
     def finish(self) -> None:
         """Learn from all gradients."""

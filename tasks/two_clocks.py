@@ -2,8 +2,9 @@
 
 The fast network counts the odd digits of the last T, the slow one the threes of the last T * T. At
 the end of each T digits the fast network sends its state to the slow one, and gets the state that
-the slow one had a tick before. Mode dni: no network waits for the gradient of its messages, which
-interfaces predict (Jaderberg et al. 2017, section 3.2). Mode bp: both are trained end to end.
+the slow one had two ticks before. In modes dni and cdni no network waits for the gradient of its
+messages, which interfaces predict (Jaderberg et al. 2017, section 3.2). In mode bp both are trained
+end to end.
 """
 
 from __future__ import annotations
@@ -26,7 +27,11 @@ from .mnist import load_digits
 from .tables import format_table
 from .task import step_generator, step_seed
 
-MODES = {"bp": "backpropagation through both networks", "dni": "synthetic gradients of messages"}
+MODES = {
+    "bp": "backpropagation through both networks",
+    "dni": "synthetic gradients of messages, predicted from the messages",
+    "cdni": "the same, predicted from the message and the threes in the digits of its tick",
+}
 _TEST_BATCHES = 8
 
 
@@ -36,12 +41,14 @@ class Sequences(NamedTuple):
     Attributes:
         images: ``(T, T, batch, 1, 28, 28)``: ticks of the slow network, and those of the fast one.
         odd: Odd digits in each tick of the slow network, ``(T, batch)``.
-        threes: Threes in the whole sequence, ``(batch,)``.
+        threes: Threes in each of them, ``(T, batch)``.
+        all_threes: Threes in the whole sequence, ``(batch,)``.
     """
 
     images: Tensor
     odd: Tensor
     threes: Tensor
+    all_threes: Tensor
 
 
 class Digits:
@@ -62,7 +69,8 @@ class Digits:
         chosen = torch.randint(len(self._digits.labels), self._shape, generator=random)
         labels = self._digits.labels[chosen]
         odd = (labels % 2 == 1).sum(1)
-        return Sequences(self._digits.images[chosen], odd, (labels == 3).sum((0, 1)))
+        threes = (labels == 3).sum(1)
+        return Sequences(self._digits.images[chosen], odd, threes, threes.sum(0))
 
 
 def parser() -> options.Parser:
@@ -70,7 +78,7 @@ def parser() -> options.Parser:
     parser = options.Parser(prog="python -m tasks.two_clocks", description=__doc__)
     add_image_options(parser, "MNIST", "MNIST/")
     parser.add_modes(MODES)
-    parser.add_integer("--ranks", 1, "1, or 2 for a process for each network (mode dni)")
+    parser.add_integer("--ranks", 1, "1, or 2 for a process for each network (the last mode)")
     parser.add_integer("--period", 4, "digits for each tick of the slow network", minimum=2)
     parser.add_integer("--steps", 500, "sequences")
     parser.add_integer("--batch", 64, "sequences in a batch")
@@ -95,7 +103,7 @@ def train_end_to_end(args: argparse.Namespace, digits: Digits) -> tuple[Fast, Sl
     for step in range(args.steps):
         batch = digits.batch(args.seed, step)
         counts, threes = clock_networks.run_both(fast, slow, batch.images)
-        loss = F.cross_entropy(threes, batch.threes)
+        loss = F.cross_entropy(threes, batch.all_threes)
         loss = loss + sum(map(F.cross_entropy, counts, batch.odd))
         opt.zero_grad()
         loss.backward()
@@ -104,35 +112,33 @@ def train_end_to_end(args: argparse.Namespace, digits: Digits) -> tuple[Fast, Sl
 
 
 def learners(
-    args: argparse.Namespace, mail: Mail, which: Sequence[int]
+    args: argparse.Namespace, mode: str, mail: Mail, which: Sequence[int]
 ) -> Iterator[FastLearner | SlowLearner]:
     """Yield what trains a network, for those that this process has: 0 fast, 1 slow."""
     fast, slow = make_networks(args)
     # Random numbers of the synthesizers, the same in one process and in two.
     for number in (0, 1):
         torch.manual_seed(step_seed(args.seed, -2 - number))
-        if number in which:
-            yield (
-                FastLearner(fast, mail, args.lr)
-                if number == 0
-                else SlowLearner(slow, mail, args.lr)
-            )
+        if number in which and number == 0:
+            yield FastLearner(fast, mail, args.lr, args.period + 1 if mode == "cdni" else None)
+        elif number in which:
+            yield SlowLearner(slow, mail, args.lr)
 
 
 def train_decoupled(
-    args: argparse.Namespace, digits: Digits, mail: Mail, which: Sequence[int]
+    args: argparse.Namespace, mode: str, digits: Digits, mail: Mail, which: Sequence[int]
 ) -> list[nn.Module]:
     """Train networks that exchange only messages; return those that this process has."""
-    own = [*learners(args, mail, which)]
+    own = [*learners(args, mode, mail, which)]
     for step in range(args.steps):
         batch = digits.batch(args.seed, step)
         for learner in own:
             learner.begin(args.batch)
         for tick in range(args.period):
             for learner in own:
-                learner.tick(tick, batch.images[tick], batch.odd[tick])
+                learner.tick(tick, batch.images[tick], batch.odd[tick], batch.threes[tick])
         for learner in own:
-            learner.end(batch.threes)
+            learner.end(batch.all_threes)
     for learner in own:
         learner.finish()
     return [learner.network for learner in own]
@@ -147,7 +153,7 @@ def errors_on_test_digits(fast: Fast, slow: Slow, digits: Digits) -> tuple[float
             counts, threes = clock_networks.run_both(fast, slow, batch.images)
             odd = torch.stack(counts).argmax(-1) != batch.odd
             wrong += torch.stack(
-                [odd.float().mean(), (threes.argmax(-1) != batch.threes).float().mean()]
+                [odd.float().mean(), (threes.argmax(-1) != batch.all_threes).float().mean()]
             )
     first, second = (wrong / _TEST_BATCHES).tolist()
     return first, second
@@ -170,7 +176,7 @@ def _run_here(args: argparse.Namespace) -> None:
         if mode == "bp":
             fast, slow = train_end_to_end(args, training)
         else:
-            fast, slow = train_decoupled(args, training, LocalMail(), [0, 1])  # type: ignore[assignment]
+            fast, slow = train_decoupled(args, mode, training, LocalMail(), [0, 1])  # type: ignore[assignment]
         rows.append((mode, *errors_on_test_digits(fast, slow, test)))
     _print(rows)
 
@@ -179,7 +185,8 @@ def _run_rank(args: argparse.Namespace) -> None:
     with ranks.process_group(args.timeout):
         rank = distributed.get_rank()
         mail = RankMail(1 - rank, (args.batch, args.hidden), args.period)
-        (own,) = train_decoupled(args, _digits(args, True), mail, [rank])
+        mode = args.mode[-1]
+        (own,) = train_decoupled(args, mode, _digits(args, True), mail, [rank])
         mail.close()
         states = [None, None]
         distributed.all_gather_object(states, own.state_dict())
@@ -187,7 +194,7 @@ def _run_rank(args: argparse.Namespace) -> None:
             fast, slow = make_networks(args)
             fast.load_state_dict(states[0])
             slow.load_state_dict(states[1])
-            _print([("dni", *errors_on_test_digits(fast, slow, _digits(args, False)))])
+            _print([(mode, *errors_on_test_digits(fast, slow, _digits(args, False)))])
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -203,6 +210,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     def check() -> None:
         if args.ranks != 2:
             raise TaskError("--ranks must be 1 or 2: there are two networks")
+        if args.mode[-1] == "bp":
+            raise TaskError("--mode bp trains both networks in one process: take --ranks 1")
 
     options.run_program(own, check)
     return ranks.launch("tasks.two_clocks", 2, 0, argv)

@@ -35,18 +35,18 @@ def batch(seed=0):
     return two_clocks.Digits(digits, PERIOD, BATCH).batch(1, seed)
 
 
-def run_once(lr=0.0):
+def run_once(lr=0.0, context_dim=None):
     torch.manual_seed(3)
     mail, fast, slow = KeptMail(), Fast(PERIOD, HIDDEN), Slow(PERIOD, HIDDEN)
-    learners = [FastLearner(fast, mail, lr), SlowLearner(slow, mail, lr)]
+    learners = [FastLearner(fast, mail, lr, context_dim), SlowLearner(slow, mail, lr)]
     data = batch()
     for learner in learners:
         learner.begin(BATCH)
     for tick in range(PERIOD):
         for learner in learners:
-            learner.tick(tick, data.images[tick], data.odd[tick])
+            learner.tick(tick, data.images[tick], data.odd[tick], data.threes[tick])
     for learner in learners:
-        learner.end(data.threes)
+        learner.end(data.all_threes)
     return learners, mail, data
 
 
@@ -56,7 +56,8 @@ def test_counts_are_those_of_the_digits():
     found = two_clocks.Digits(digits, PERIOD, BATCH).batch(1, 0)
     labels = found.images[:, :, :, 0, 0, 0]
     assert torch.equal(found.odd, (labels % 2).sum(1).long())
-    assert torch.equal(found.threes, (labels == 3).sum((0, 1)))
+    assert torch.equal(found.threes, (labels == 3).sum(1))
+    assert torch.equal(found.all_threes, (labels == 3).sum((0, 1)))
 
 
 def test_decoupled_networks_exchange_the_messages_of_connected_ones():
@@ -78,14 +79,15 @@ def test_decoupled_networks_exchange_the_messages_of_connected_ones():
     assert len(counts) == PERIOD
 
 
-def test_the_gradients_of_messages_are_those_of_the_receivers_loss():
+@pytest.mark.parametrize("context_dim", [None, PERIOD + 1])
+def test_the_gradients_of_messages_are_those_of_the_receivers_loss(context_dim):
     """Synthetic gradients are zero at first."""
-    (fast, slow), mail, data = run_once()
+    (fast, slow), mail, data = run_once(context_dim=context_dim)
     messages = [m.requires_grad_() for m in mail.all[clock_networks._TO_SLOW]]
     state = clock_networks.new_state(BATCH, HIDDEN)
     for message in messages:
         state = slow.network(message, state)
-    loss = F.cross_entropy(slow.network.readout(state[0]), data.threes)
+    loss = F.cross_entropy(slow.network.readout(state[0]), data.all_threes)
     expected = torch.autograd.grad(loss, messages)
     torch.testing.assert_close(mail.all[clock_networks._GRADIENT_TO_FAST], [*expected])
     assert len(mail.all[clock_networks._GRADIENT_TO_SLOW]) == PERIOD - 2
@@ -100,14 +102,17 @@ def test_the_gradients_of_messages_are_those_of_the_receivers_loss():
 def test_two_processes_train_as_one_does(tmp_path, capsys):
     data = write_digits(tmp_path)
     argv = ["--data", data, "--steps", 6, "--batch", 4, "--hidden", 8, "--lr", "1e-2"]
-    assert run(two_clocks, *argv, "--mode", "bp,dni") == 0
-    bp, dni = capsys.readouterr().out.splitlines()[-2:]
+    assert run(two_clocks, *argv, "--mode", "bp,cdni") == 0
+    bp, cdni = capsys.readouterr().out.splitlines()[-2:]
     assert bp.startswith("bp ")
-    codes, printed = RankProcesses(2, two_clocks.main, [*argv, "--ranks", 2], tmp_path).finish()
+    codes, printed = RankProcesses(
+        2, two_clocks.main, [*argv, "--mode", "cdni", "--ranks", 2], tmp_path
+    ).finish()
     assert codes == [0, 0], printed
-    assert printed[0].splitlines()[-1].split() == dni.split()
+    assert printed[0].splitlines()[-1].split() == cdni.split()
 
 
 def test_wrong_options_are_one_line_of_error(tmp_path, capsys):
+    assert "take --ranks 1" in fails(capsys, two_clocks, "--ranks", 2, "--mode", "bp")
     assert "--ranks must be 1 or 2" in fails(capsys, two_clocks, "--ranks", 3)
     assert "no MNIST in --data" in fails(capsys, two_clocks, "--data", tmp_path)
