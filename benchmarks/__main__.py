@@ -23,6 +23,7 @@ from . import (
     overhead,
     parallel_parts,
     peers,
+    pipeline,
     speed,
     widths,
 )
@@ -42,6 +43,7 @@ BENCHMARKS: dict[str, Any] = {
     "individual": individual,
     "parallel_parts": parallel_parts,
     "peers": peers,
+    "pipeline": pipeline,
 }
 
 

@@ -31,9 +31,10 @@ class LearningGuard:
     in networks that did not learn at all it was 0.2 to 0.9. One step of ten is measured, and
     numbers are read from the device once in a hundred steps.
 
-    Nothing is said of networks with several outputs, under autocast (gradient scaling changes the
-    size), of a run that was resumed (its first gradients are not known), and of losses whose
-    gradient has one size always (L1).
+    Nothing is said of networks with several outputs, on the meta device, where true gradients are
+    mixed in (``bp_lambda``), under autocast (gradient scaling changes the size), of a run that was
+    resumed (its first gradients are not known), and of losses whose gradient has one size always
+    (L1).
 
     Args:
         learner: Counts the steps.
@@ -68,6 +69,9 @@ class LearningGuard:
         """Measure the gradient of the output of a forward pass in training, if that is due."""
         if self._silent:
             return
+        if self._policy.bp_lambda != 0:
+            self._silent = True
+            return
         steps = self._learner.steps
         if steps >= self._next:
             self._check(steps)
@@ -76,11 +80,7 @@ class LearningGuard:
 
     def _measure(self, output: Any) -> None:
         tensors = differentiable_tensors(output)
-        if (
-            len(tensors) != 1
-            or self._learner.loads
-            or torch.is_autocast_enabled(tensors[0].device.type)
-        ):
+        if len(tensors) != 1 or self._learner.loads or _has_no_size(tensors[0]):
             self._silent = True
         elif self._shape is None or tensors[0].shape == self._shape:
             # The gradient of a mean is larger in a smaller batch.
@@ -88,7 +88,7 @@ class LearningGuard:
             tensors[0].register_hook(self._take)
 
     def _take(self, grad: Tensor | None) -> None:
-        if grad is not None and self._policy.current_lambda() == 0:
+        if grad is not None:
             self._squares.append(grad.detach().square().mean())
 
     def _check(self, steps: int) -> None:
@@ -127,3 +127,8 @@ class LearningGuard:
             "expected to fall",
             stacklevel=2,
         )
+
+
+def _has_no_size(tensor: Tensor) -> bool:
+    """Return whether the size of a tensor's gradient tells nothing of the loss."""
+    return tensor.is_meta or torch.is_autocast_enabled(tensor.device.type)

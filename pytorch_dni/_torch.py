@@ -50,6 +50,18 @@ log_softmax_backward = _aten._log_softmax_backward_data.default
 multiply_ = torch._foreach_mul_
 
 
+def default_store() -> Any:
+    """Return the store of the default process group.
+
+    Ranks leave each other texts in it. A ``TCPStore`` of one's own, which listens on a further
+    port, can replace it.
+    """
+    # PyTorch can be built without this module.
+    from torch.distributed import distributed_c10d
+
+    return distributed_c10d._get_default_store()
+
+
 def current_backward_pass() -> _BackwardPass | None:
     """Return the number of the backward pass that runs in this thread; None outside of one.
 

@@ -34,6 +34,10 @@ class CheckpointError(DNIError, RuntimeError):
     """
 
 
+class LostRankError(DNIError, ConnectionError):
+    """Another process of a pipeline has ended, or does not answer any more."""
+
+
 def describe(name: str, module: nn.Module | None) -> str:
     """Return what error messages call a module: its qualified name and its type."""
     kind = "" if module is None else f" ({type(module).__name__})"

@@ -144,7 +144,7 @@ def _run(args: argparse.Namespace) -> None:
     if args.out is not None and not args.resume:
         advice = "continue it with --resume, or give another --out"
         files.check_unused(args.out, (FIGURE, FIGURES, CHECKPOINT), advice)
-    digits = plant(mnist.load(args, train=True), mnist.load(args, train=False), args)
+    digits = plant(mnist.load_digits(args, train=True), mnist.load_digits(args, train=False), args)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) if args.out is None else args.out
         with files.reporting_write_errors(folder):

@@ -74,7 +74,9 @@ class MNISTTask(ImageTask):
         self._network, self._hidden, self._depth = args.network, args.hidden, depth
         check_data_option(args, "MNIST")
         digits = [str(digit) for digit in range(CLASSES)]
-        super().__init__(args, load(args, train=True), load(args, train=False), digits)
+        super().__init__(
+            args, load_digits(args, train=True), load_digits(args, train=False), digits
+        )
 
     def build_network(self) -> nn.Module:
         """Build the network that ``--network`` names."""
@@ -83,7 +85,7 @@ class MNISTTask(ImageTask):
         return perceptron(self._depth, self._hidden, *self._layer)
 
 
-def load(args: argparse.Namespace, train: bool) -> ImageSet:
+def load_digits(args: argparse.Namespace, train: bool) -> ImageSet:
     """Return normalised images ``(count, 1, 28, 28)`` and labels on the device.
 
     Raises:

@@ -6,7 +6,7 @@ used for and what can replace it.
 
 import pytest
 import torch
-from torch import nn
+from torch import distributed, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -38,6 +38,19 @@ def test_a_callback_runs_at_the_end_of_the_backward_pass():
     y.register_hook(hook)
     y.sum().backward()
     assert order == [("hook", False), ("end", True)]
+
+
+@pytest.mark.skipif(not distributed.is_gloo_available(), reason="torch was built without gloo")
+def test_the_default_store_is_that_of_the_process_group():
+    store = distributed.HashStore()
+    distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+    try:
+        found = _torch.default_store()
+        found.set("key", "text")
+        assert found.get("key") == b"text"
+        assert not found.check(["other"])
+    finally:
+        distributed.destroy_process_group()
 
 
 def small_graph():

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 import pytorch_dni
-from pytorch_dni import individual, monitor
+from pytorch_dni import distributed, individual, monitor
 
 ROOT = Path(__file__).parents[2]
 
@@ -16,7 +16,7 @@ def test_the_reference_has_every_public_name():
     listed = re.findall(r"^::: (\S+)$", (ROOT / "docs/site/reference.md").read_text(), re.MULTILINE)
     assert len(listed) == len(set(listed))
     names = {f"pytorch_dni.{name}" for name in pytorch_dni.__all__}
-    for package in (individual, monitor):
+    for package in (distributed, individual, monitor):
         names |= {f"{package.__name__}.{name}" for name in package.__all__}
     # Private modules define the callbacks of other packages.
     assert {re.sub(r"\.monitor\._\w+", ".monitor", name) for name in listed} == names

@@ -28,7 +28,7 @@ def digits(monkeypatch):
         noise[: count // 4] *= 40  # these cannot be recognised
         return ImageSet(means[labels] + noise, labels)
 
-    monkeypatch.setattr(mnist, "load", load)
+    monkeypatch.setattr(mnist, "load_digits", load)
 
 
 def contents(folder):
@@ -59,8 +59,8 @@ def test_the_share_found_is_that_among_the_largest():
 
 def test_labels_are_planted_in_the_share_that_is_asked_for(digits):
     args = influence.parser().parse_args(["--samples", "300", "--test", "5", "--relabelled", "0.2"])
-    training = mnist.load(args, True)
-    found = influence.plant(training, mnist.load(args, False), args)
+    training = mnist.load_digits(args, True)
+    found = influence.plant(training, mnist.load_digits(args, False), args)
     order = torch.randperm(300, generator=influence.step_generator(args.seed, -2))
     differs = found.training.labels != training.labels[order]
     assert torch.equal(differs, found.relabelled)
