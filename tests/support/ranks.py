@@ -73,7 +73,9 @@ class RankProcesses:
             process.join(timeout)
             assert process.exitcode is not None, "a rank hangs"
         ranks = range(len(self.processes))
-        printed = [Path(self.errors_of(rank)).read_text() for rank in ranks]
+        files = [Path(self.errors_of(rank)) for rank in ranks]
+        # A rank that was killed at once has not opened its file.
+        printed = [file.read_text() if file.exists() else "" for file in files]
         return [process.exitcode for process in self.processes], printed
 
 
