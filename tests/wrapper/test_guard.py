@@ -111,3 +111,14 @@ def test_nothing_is_said_where_the_size_shows_nothing(case):
             net.load_state_dict(state)
     with torch.autocast("cpu", torch.bfloat16, enabled=case == "autocast"):
         assert not train(net, 510, loss=loss, context=False)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"exact_every": 4}, {"context_size": 5}, {"context_size": 5, "eager": True}],
+    ids=str,
+)
+def test_every_way_to_learn_is_watched(options):
+    net = DNI(network(), **options)
+    found = train(net, 510, loss=wandering, context="context_size" in options)
+    assert len(found) == 1
