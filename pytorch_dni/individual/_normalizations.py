@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
@@ -31,8 +32,9 @@ class _LastDimensionsRule(LayerRule):
             forms["weight"] = _positions_summed(product, len(shape))
         return forms
 
+    @abstractmethod
     def _normalized(self, module: Any, input: Tensor) -> Tensor:
-        raise NotImplementedError
+        """Return the normalised input, without weight and bias."""
 
 
 def _positions_summed(grad: Tensor, last: int) -> Tensor:
@@ -75,8 +77,9 @@ class _ChannelsRule(LayerRule):
     def _fewest_dimensions(self, module: Any) -> int:
         return 2
 
+    @abstractmethod
     def _normalized(self, module: Any, input: Tensor) -> Tensor:
-        raise NotImplementedError
+        """Return the normalised input, without weight and bias."""
 
 
 def _channel_sums(grad: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
@@ -56,7 +57,7 @@ Gradients: TypeAlias = Tensor | GradientForm
 RuleFunction: TypeAlias = Callable[[LayerCall], Mapping[str, Gradients]]
 
 
-class LayerRule:
+class LayerRule(ABC):
     """How the per-example gradients of a kind of layer are computed.
 
     Attributes:
@@ -66,7 +67,7 @@ class LayerRule:
 
     depends_on_state = True
 
-    def check(self, name: str, module: nn.Module) -> None:
+    def check(self, name: str, module: nn.Module) -> None:  # noqa: B027
         """Raise :class:`DNIError` where the layer has no per-example gradients."""
 
     def parameters(self, module: nn.Module) -> Mapping[str, Tensor]:
@@ -81,9 +82,9 @@ class LayerRule:
         """Return what the rule needs from the forward pass, besides the inputs."""
         return remembered
 
+    @abstractmethod
     def gradients(self, call: LayerCall) -> Mapping[str, Gradients]:
         """Return the gradients by the parameter's name, of those that are wanted or of all."""
-        raise NotImplementedError
 
 
 class FunctionRule(LayerRule):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Protocol
@@ -35,9 +36,9 @@ class Tracker(Receiver, Protocol):
 class OwnForward(LayerRule):
     """A rule whose layer is run step by step, because its parts are no modules that are called."""
 
+    @abstractmethod
     def run(self, taps: Taps, module: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """Run the layer; each linear map that it computes is given to ``taps``."""
-        raise NotImplementedError
 
 
 class TrackedForward:
