@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import torch
 from torch import nn
@@ -33,6 +33,8 @@ TRAINERS: dict[str, type[Trainer]] = {
     "locked": LockedTrainer,
 }
 
+StageUnlock: TypeAlias = Literal["update", "full", "backward", "locked"]
+
 
 class FlowOptions(NamedTuple):
     """What the user says about the exchange of messages.
@@ -45,7 +47,7 @@ class FlowOptions(NamedTuple):
         patience: Seconds without an activation before a part learns from synthesised ones.
     """
 
-    unlock: str
+    unlock: StageUnlock
     in_flight: int
     replicas: int
     timeout: float

@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from .._statistics import InterfaceStats
-from ._build import build, check_options, FlowOptions
+from ._build import build, check_options, FlowOptions, StageUnlock
 from ._cut import SynthesizerOptions, SynthesizerSpec
 from ._evaluation import Evaluation, Metric
 from ._message import Kind, Message
@@ -85,7 +85,7 @@ class Stage(StoredStage):
         *,
         loss: Loss | None = None,
         example: object = None,
-        unlock: str = "update",
+        unlock: StageUnlock = "update",
         synthesizer: SynthesizerSpec = None,
         synthesizer_params: Mapping[str, Any] | None = None,
         context_size: int | None = None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
 from torch import nn
 from torch.utils.hooks import RemovableHandle
@@ -19,6 +19,8 @@ from ._tracking import RootForward, TrackedForward
 
 _ALL = "*"
 _Result = TypeVar("_Result")
+
+Reduction: TypeAlias = Literal["sum", "mean"]
 
 
 class IndividualContext(Generic[_Result]):
@@ -40,7 +42,7 @@ class IndividualContext(Generic[_Result]):
         network: nn.Module,
         quantity: Quantity[Any],
         result: _Result,
-        reduction: str,
+        reduction: Reduction,
         grad: bool,
         batch_dim: int | Mapping[str, int],
     ) -> None:

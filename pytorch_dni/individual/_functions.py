@@ -9,7 +9,7 @@ from torch import nn, Tensor
 
 from .._checks import check_flag, check_whole
 from ..errors import DNIError
-from ._context import IndividualContext
+from ._context import IndividualContext, Reduction
 from ._directions import Directions
 from ._projections import ProjectionFile, Projections
 from ._quantities import (
@@ -66,7 +66,7 @@ class individual_gradients(IndividualContext[IndividualValues[Tensor | RowGradie
         *,
         out: MutableMapping[str, Tensor] | None = None,
         sparse: bool = False,
-        reduction: str = "sum",
+        reduction: Reduction = "sum",
         grad: bool = True,
         batch_dim: BatchDim = 0,
     ) -> None:
@@ -98,7 +98,7 @@ class individual_gradient_norms(IndividualContext[SummedValues]):
         self,
         net: nn.Module,
         *,
-        reduction: str = "sum",
+        reduction: Reduction = "sum",
         grad: bool = True,
         batch_dim: BatchDim = 0,
     ) -> None:
@@ -127,7 +127,7 @@ class individual_gradient_dots(IndividualContext[SummedValues]):
         self,
         net: nn.Module,
         *,
-        reduction: str = "sum",
+        reduction: Reduction = "sum",
         grad: bool = True,
         batch_dim: BatchDim = 0,
     ) -> None:
@@ -165,7 +165,7 @@ class individual_gradient_projections(IndividualContext[Projections]):
         seed: int = 0,
         *,
         file: ProjectionFile | None = None,
-        reduction: str = "sum",
+        reduction: Reduction = "sum",
         grad: bool = True,
         batch_dim: BatchDim = 0,
     ) -> None:
