@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import chain
+
 import torch
 from torch import nn, Tensor
 from torch.nn.parameter import is_lazy
@@ -69,6 +71,39 @@ class BufferCopies(KeptTensors):
         super().__init__()
         for module in network.modules():
             self.keep_buffers(module)
+
+
+class RandomStates:
+    """The random numbers to come, of the CPU and of a network's devices.
+
+    Those of a network with lazy parameters are left as they are: what such parameters are drawn
+    from is not to come again.
+
+    Args:
+        network: The network.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        self._draws_parameters = any(map(is_lazy, network.parameters()))
+        devices = {tensor.device for tensor in chain(network.parameters(), network.buffers())}
+        kinds = {device: torch.get_device_module(device) for device in devices if _draws(device)}
+        self._states = [
+            (device, kind, kind.get_rng_state(device)) for device, kind in kinds.items()
+        ]
+        self._cpu = torch.get_rng_state()
+
+    def restore(self) -> None:
+        """Have the same random numbers come again."""
+        if self._draws_parameters:
+            return
+        torch.set_rng_state(self._cpu)
+        for device, kind, state in self._states:
+            kind.set_rng_state(state, device)
+
+
+def _draws(device: torch.device) -> bool:
+    """Return whether a device has random numbers of its own."""
+    return device.type in ("cuda", "xpu")
 
 
 def _version(tensor: Tensor) -> int | None:

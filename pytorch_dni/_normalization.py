@@ -87,13 +87,16 @@ class RunningScale:
         Returns:
             What takes it back.
         """
-        before = self._mean_square
-        undo = partial(self._restore, before, self.count)
+        before, undo = self._mean_square, self.keep()
         if isinstance(update.mean_square, Tensor) or math.isfinite(update.mean_square):
             unchanged = update.before is before
             self._mean_square = update.after if unchanged else self._after(update.mean_square)
             self.count += 1
         return undo
+
+    def keep(self) -> Callable[[], None]:
+        """Return what restores the size that is known now."""
+        return partial(self._restore, self._mean_square, self.count)
 
     def _restore(self, mean_square: Scalar, count: int) -> None:
         self._mean_square, self.count = mean_square, count

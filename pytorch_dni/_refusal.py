@@ -7,17 +7,18 @@ from typing import Any
 import torch
 from torch import nn
 
-from ._kept import BufferCopies
+from ._kept import BufferCopies, RandomStates
 from ._tree import tensor_shapes
 from .context import current_context
 
 
 class Refusal:
-    """Restores the buffers of a network after a forward pass that was refused.
+    """Restores buffers and random numbers after a forward pass that was refused.
 
     Whether a context fits is known at a cut, when layers before it have run, and may have changed
-    their buffers (BatchNorm). So the buffers are copied before a pass that may be refused: one
-    whose context and inputs are not of the same shapes as those of the last pass.
+    their buffers (BatchNorm) or drawn random numbers (dropout). So these are copied before a pass
+    that may be refused: the first one, and one whose context and inputs are not of the same shapes
+    as those of the last pass.
 
     Args:
         network: The network.
@@ -27,7 +28,7 @@ class Refusal:
         self._network = network
         self._accepted: object = None  # of the last pass: the shapes by which it may be refused
         self._running: object = None
-        self._copies: BufferCopies | None = None
+        self._copies: tuple[BufferCopies, RandomStates] | None = None
         self._trains = False  # whether the running pass is one of training
 
     def __getstate__(self) -> dict[str, Any]:
@@ -45,7 +46,7 @@ class Refusal:
         if context is not None:
             self._running = (context.raw.shape, context.raw.dtype, tensor_shapes((args, kwargs)))
         if self._running != self._accepted:
-            self._copies = BufferCopies(self._network)
+            self._copies = BufferCopies(self._network), RandomStates(self._network)
         return True
 
     def accept(self) -> bool:
@@ -56,7 +57,8 @@ class Refusal:
         return trained
 
     def restore(self, refused: bool) -> None:
-        """End a pass that raised; ``refused`` restores the buffers."""
+        """End a pass that raised; ``refused`` restores buffers and random numbers."""
         copies, self._copies = self._copies, None
         if refused and copies is not None:
-            copies.restore()
+            for copy in copies:
+                copy.restore()

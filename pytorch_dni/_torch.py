@@ -6,6 +6,7 @@ fails with a clear message where a version of PyTorch changes one of them.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -137,6 +138,23 @@ def uncompiled(function: _Function) -> _Function:
     return cast(_Function, _disable_dynamo(function))
 
 
+def compiles() -> bool:
+    """Return whether ``torch.compile`` is in use: there may be code that it has compiled.
+
+    There is no public way to ask. The package of the compiler is imported by optimizers, too.
+    """
+    frames = sys.modules.get("torch._dynamo.eval_frame")
+    if frames is None:
+        return False
+    backends: Mapping[int, Any] = frames.cached_backends
+    return any(backends.values()) or bool(_compiled_codes())
+
+
+def _compiled_codes() -> Sequence[Any]:
+    conversion = sys.modules.get("torch._dynamo.convert_frame")
+    return () if conversion is None else conversion.input_codes.seen
+
+
 def version(tensor: Tensor) -> int:
     """Return how often a tensor has been changed in place.
 
@@ -220,6 +238,11 @@ def storage_number(tensor: Tensor) -> int:
 def forward_hooks(module: nn.Module) -> Mapping[int, Callable[..., Any]]:
     """Return the forward hooks of a module; PyTorch can add and remove, but not list them."""
     return module._forward_hooks
+
+
+def forward_pre_hooks(module: nn.Module) -> Mapping[int, Callable[..., Any]]:
+    """Return the hooks that run before a module; PyTorch can add and remove, but not list them."""
+    return module._forward_pre_hooks
 
 
 def has_backward_hooks(module: nn.Module) -> bool:

@@ -154,6 +154,18 @@ def test_a_function_can_be_left_out_of_compilation():
     assert seen == [False]
 
 
+def test_it_is_known_whether_something_has_been_compiled():
+    torch.compiler.reset()
+    assert not _torch.compiles()
+    compiled = torch.compile(nn.Linear(2, 2), backend="eager")
+    assert _torch.compiles()
+    torch.compiler.reset()
+    assert not _torch.compiles()
+    compiled(torch.randn(1, 2))
+    assert _torch.compiles()
+    torch.compiler.reset()
+
+
 def test_changes_in_place_are_counted():
     x = torch.ones(3)
     before = _torch.version(x)
@@ -211,6 +223,9 @@ def test_hooks_of_modules_are_listed_and_tensors_of_modules_mapped():
     hook = lambda *call: None  # noqa: E731
     layer.register_forward_hook(hook)
     assert [*_torch.forward_hooks(layer).values()] == [hook]
+    assert not _torch.forward_pre_hooks(layer)
+    layer.register_forward_pre_hook(hook)
+    assert [*_torch.forward_pre_hooks(layer).values()] == [hook]
     _torch.apply_to_tensors(layer, lambda tensor: tensor.double())
     assert layer.weight.dtype == torch.float64
 

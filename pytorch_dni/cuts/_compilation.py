@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from ._visible import own_forward
+
 _OWN = "forward"
 
 
@@ -20,7 +22,7 @@ class CompiledForward:
     """
 
     def __init__(self, module: nn.Module, options: dict[str, Any]) -> None:
-        self.before = module.__dict__.get(_OWN)
+        self.before: Any = own_forward(module)
         self._module = module
         self._options = options
         self._compiled: Any = None

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Iterable, Mapping
 from typing import Any, Protocol
 
-from torch import Tensor
+from torch import Size, Tensor
 
 from .._checkpoint import mapping, text
 from ..context import Context
 from ..errors import ContextShapeError
+from ..interfaces import OutputError
 from ..placement import ErrorPlace, Site
+from ._errors import PassErrors
 from ._factory import Interface
 from ._inputs import ForwardInputs
 from ._interface_set import InterfaceSet
@@ -71,36 +73,36 @@ class ContextFit:
             for interface in (*self._interfaces.by_name.values(), *others):
                 interface.check_values(context)
 
-    def interface(
-        self, site: Site, activation: Tensor, error: ErrorPlace | None
-    ) -> Interface | None:
+    def interface(self, site: Site, activation: Tensor, errors: PassErrors) -> Interface | None:
         """Return the interface at a cut, built where there is none; None to pass over.
 
         Args:
             site: The site of the cut.
             activation: The activation there.
-            error: Where the error is taken, if it is.
+            errors: Takes the error of the pass.
 
         Raises:
             DNIError: No synthesizer can be built, or it or the context does not fit.
         """
         name = site.name
         known = self._interfaces.get(name)
-        interface = known or self._interfaces.build(site, activation, error=error)
-        if not self._fits_at(name, interface, activation):
+        interface = known or self._interfaces.build(site, activation, error=errors.place)
+        if not self._fits_at(name, interface, activation, errors.current):
             return None
         if known is None:
             self._interfaces.add(interface, name, activation)
         return interface
 
-    def _fits_at(self, name: str, interface: Interface, activation: Tensor) -> bool:
+    def _fits_at(
+        self, name: str, interface: Interface, activation: Tensor, error: OutputError
+    ) -> bool:
         """Return whether the context of the scope fits at a cut.
 
         Raises:
             ContextError: It does not, and the cut may not be passed over.
         """
         try:
-            self._interfaces.check(interface, activation)
+            self._interfaces.check(interface, activation, error)
         except ContextShapeError as misfit:
             context = self._inputs.context()
             assert context is not None
@@ -135,15 +137,27 @@ class ContextFit:
         self._found, self._running = {}, False
 
     def fitting(
-        self, built: Mapping[str, Interface], activations: Mapping[str, Tensor]
+        self,
+        built: Mapping[str, Interface],
+        activations: Mapping[str, Tensor],
+        place: ErrorPlace | None,
     ) -> dict[str, Interface]:
         """Return the interfaces, new ones, that the context fits; the others are passed over.
 
+        Args:
+            built: The interfaces by name.
+            activations: By name, the activation at the cut, of one pass.
+            place: Where the error of that pass is taken, if it is.
+
         Raises:
             ContextError: It fits none, or one that may not be passed over.
+            SynthesizerError: The answer of a synthesizer is wrong.
         """
+        error = OutputError()
+        if place is not None:
+            error.expect(Size(place.shape))
         running, self._running = self._running, True
-        fits = {n: i for n, i in built.items() if self._fits_at(n, i, activations[n])}
+        fits = {n: i for n, i in built.items() if self._fits_at(n, i, activations[n], error)}
         self.end()
         self._running = running
         return fits

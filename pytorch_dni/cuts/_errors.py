@@ -56,6 +56,15 @@ class PassErrors:
         assert self.place is not None
         self.current.watch(activation, self.place.feature_dim)
 
+    def expect(self, tensor: Tensor) -> None:
+        """Note the tensor whose gradient will be given for the error of the running pass.
+
+        Raises:
+            SynthesizerError: The answer of a synthesizer that is given this error is wrong.
+        """
+        assert self.place is not None
+        self.current.expect_like(tensor, self.place.feature_dim)
+
     def give(self, error: OutputError, grad: Tensor | None) -> None:
         """Give a gradient, of the output or at the last cut, to the error of a pass."""
         assert self.place is not None

@@ -197,12 +197,17 @@ class DetachedPass:
             tensors: The tensors.
             holds_error: Whether the gradient of a single one of them is the error.
             kind: Name of the class of what the network returns.
+
+        Raises:
+            SynthesizerError: The answer of a synthesizer that is given the error is wrong.
         """
         if self._delivery is not None:
             self._delivery.end(kind, tensors)
         if not tensors or not self._cuts:
             return tensors
         place = holds_error and len(tensors) == 1 and self._errors.place is not None
+        if place:
+            self._errors.expect(tensors[0])
         gradients = partial(self._gradients, self._cuts, self._errors.current, place)
         activations, self._cuts, self._activations = self._activations, [], []
         return attach_gradients(tensors, activations, gradients)

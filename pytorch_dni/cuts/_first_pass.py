@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -18,6 +19,7 @@ from ._factory import Interface
 from ._hooks import Handles, suspended
 from ._inputs import ForwardInputs
 from ._methods import HookCuts
+from ._visible import shown
 
 
 class FirstPass:
@@ -50,6 +52,7 @@ class FirstPass:
         self._built: Mapping[str, Interface] = {}
         self._watching = False
         self._ended = False
+        self._warned = False
 
     @property
     def needs_trace(self) -> bool:
@@ -70,7 +73,7 @@ class FirstPass:
             kwargs: Keywords of the network.
             example: Whether they are an example, and not those of a pass of training.
         """
-        with suspended():
+        with suspended(), shown(self._first_run.watched().values()):
             return self._first_run.trace(args, kwargs, example)
 
     def begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -120,6 +123,15 @@ class FirstPass:
         return self._hooks.exchange(self._built.get(name), error, trigger, context, grad)
 
     def _end(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        if self._watching and not (self._first_run.has_calls or self._warned):
+            self._warned = True
+            warnings.warn(
+                f"DNI has made no cut yet: in a training forward pass of "
+                f"{type(self._network).__name__} no layer ran that it could cut, and the network "
+                "learned by backpropagation. Call layers as modules, layer(x) and not "
+                "layer.forward(x) or a function with its weight, and have them return tensors",
+                stacklevel=2,
+            )
         self._finish(output)
         self._errors.watch_output(output)
 

@@ -13,8 +13,9 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.hooks import RemovableHandle
 
 from .._backward_pass import note_module_call
-from .._torch import has_backward_hooks, uncompiled
+from .._torch import compiles, forward_hooks, forward_pre_hooks, has_backward_hooks, uncompiled
 from ..errors import describe, DNIError
+from ._visible import hide, show
 
 _suspended: ContextVar[bool] = ContextVar("suspended", default=False)
 
@@ -88,6 +89,8 @@ class Handles:
 
     def __init__(self) -> None:
         self._handles: list[RemovableHandle] = []
+        self._hooked: dict[nn.Module, None] = {}
+        self._shows = False
 
     def __bool__(self) -> bool:
         return bool(self._handles)
@@ -95,7 +98,7 @@ class Handles:
     def before_forward(self, module: nn.Module, method: Callable[..., Any], *args: Any) -> None:
         """Call ``method(*args, module, call_args, call_kwargs)`` before a module runs."""
         hook = ModuleHook(method, *args)
-        self._handles.append(module.register_forward_pre_hook(hook, with_kwargs=True))
+        self._note(module, module.register_forward_pre_hook(hook, with_kwargs=True))
 
     def after_forward(
         self, module: nn.Module, method: Callable[..., Any], *args: Any, always: bool = False
@@ -105,13 +108,35 @@ class Handles:
         With ``always``, also where the module raised.
         """
         hook = ModuleHook(method, *args)
-        self._handles.append(module.register_forward_hook(hook, always_call=always))
+        self._note(module, module.register_forward_hook(hook, always_call=always))
+
+    def _note(self, module: nn.Module, handle: RemovableHandle) -> None:
+        self._handles.append(handle)
+        self._hooked[module] = None
+        if self._shows:
+            show(module)
+
+    def show(self) -> None:
+        """Have code that ``torch.compile`` made for other modules of a class call the hooks.
+
+        Call it before each run of the network: the user may compile something at any time.
+        """
+        if not self._shows and compiles():
+            self._shows = True
+            for module in self._hooked:
+                show(module)
 
     def remove(self) -> None:
         """Remove all hooks."""
         handles, self._handles = self._handles, []
         for handle in handles:
             handle.remove()
+        hooked, self._hooked = self._hooked, {}
+        for module in hooked if self._shows else ():
+            if not is_hooked(
+                (*forward_hooks(module).values(), *forward_pre_hooks(module).values())
+            ):
+                hide(module)
 
 
 @contextmanager

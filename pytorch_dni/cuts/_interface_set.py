@@ -13,8 +13,9 @@ from .._checkpoint import building, loading, mapping, reading
 from .._flat import Fixed
 from .._tree import TensorSpec
 from ..errors import CheckpointError
-from ..interfaces import BidirectionalInterface
-from ..interfaces._learner import Learner, retire
+from ..interfaces import BidirectionalInterface, OutputError
+from ..interfaces._learner import Learner
+from ..interfaces._retired import retire
 from ..placement import ErrorPlace, Site
 from ._factory import Interface, SynthesizerFactory, takes_error
 from ._inputs import ForwardInputs
@@ -156,8 +157,17 @@ class InterfaceSet:
             self._input = TensorSpec.of(self._inputs.trigger())
         interface.set_learner(self._learner)
 
-    def check(self, interface: Interface, activation: Tensor) -> None:
-        """Raise :class:`DNIError` where the context of the scope or a synthesizer does not fit."""
+    def check(
+        self, interface: Interface, activation: Tensor, error: OutputError | None = None
+    ) -> None:
+        """Raise :class:`DNIError` where the context of the scope or a synthesizer does not fit.
+
+        Args:
+            interface: The interface.
+            activation: The activation.
+            error: The error of the pass, if it is taken: a synthesizer that is given it is asked
+                once, as soon as its shape is known.
+        """
         context = self._inputs.context()
         interface.check_takes(context)
         if isinstance(interface, BidirectionalInterface):
@@ -165,7 +175,7 @@ class InterfaceSet:
             interface.backward_interface.try_once(activation, context)
         else:
             interface.check(activation, context)
-            interface.try_once(activation, context)
+            interface.try_once(activation, context, error)
 
     def leave_out(self, names: Iterable[str]) -> None:
         """Leave out interfaces, those that there are, whose cuts are passed over from now on."""

@@ -88,6 +88,7 @@ class Cuts:
     def register(self) -> None:
         """Register the hooks: those of the cuts, or those of a first pass that places them."""
         if self._handles or self._closed:
+            self._handles.show()
             return
         handles, network = self._handles, self._network
         if self._first_pass is not None:
@@ -142,8 +143,6 @@ class Cuts:
         if self.placed:
             self._compile_parts()
 
-    # Placing the cuts.
-
     def place_by_example(
         self, args: tuple[Any, ...], kwargs: dict[str, Any], example: bool = True
     ) -> None:
@@ -190,7 +189,7 @@ class Cuts:
         # Activations on the meta device have no values: a later pass builds their interfaces.
         built = {name: i for name, i in built.items() if not activations[name].is_meta}
         if not example:
-            built = self._fit.fitting(built, activations)
+            built = self._fit.fitting(built, activations, place)
         self._interfaces.add_all(built, activations)
         self._set_places(CutPlaces.of(plan), plan.idle)
         self._errors.set_place(place)
@@ -245,7 +244,7 @@ class Cuts:
             return self._reached.replaced(output, activation, passed)
         if self._method.detaches:
             check_backward_hooks(self._network, name)
-        interface = self._fit.interface(self._places.sites[name], activation, self._errors.place)
+        interface = self._fit.interface(self._places.sites[name], activation, self._errors)
         if interface is None:
             return None
         passed = self._method.pass_cut(name, interface, activation, context)

@@ -149,7 +149,7 @@ class Cut:
             trigger = outputs[index].detach()
             own = context if interface.runner.takes_context else None
             interface.check(trigger, own)
-            interface.try_once(trigger, own)
+            interface.try_once(trigger, own, error)
             local = getattr(interface.synthesizer, "predicts", "") == "loss"
             if local or interface.takes_error:
                 grads[index] = interface.exchange(trigger, own, None, CutPolicy(), error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 
 from torch import nn, Tensor
@@ -11,7 +12,7 @@ from torch.utils.hooks import RemovableHandle
 from .._torch import creation_number, leaf_of
 from ..errors import DNIError
 from ._forms import GradientForm
-from ._torch import backward_roots
+from ._torch import backward_roots, has_class_weights
 from ._uses import Layer
 
 _MEAN, _SUM = 1, 2  # PyTorch's numbers of reductions
@@ -73,6 +74,14 @@ class PassCheck:
             )
         if self._mean and saved == _SUM:
             raise DNIError("the loss is a sum over the batch: give reduction='sum'")
+        if self._mean and saved == _MEAN and has_class_weights(root):
+            warnings.warn(
+                "the loss has class weights and divides by the sum of those of the batch, not by "
+                "the number of examples: each example's gradient is that of its share of the loss, "
+                "times the number of examples. For the gradients of the weighted losses themselves "
+                "give reduction='none' to the loss, and take the mean()",
+                stacklevel=2,
+            )
 
     def _check_uses(
         self, roots: Sequence[Tensor | GradientEdge], made: list[tuple[Layer, int, int]]

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from torch import nn, Tensor
-from torch.autograd.graph import _engine_run_backward, GradientEdge
+from torch.autograd.graph import _engine_run_backward, GradientEdge, Node
 
 
 def exchange_parameters(module: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -39,6 +39,20 @@ def next_creation_number() -> int:
     """Return the number that :func:`creation_number` gives for the next node of the graph."""
     number: int = torch._C._autograd._get_sequence_nr()
     return number
+
+
+def has_class_weights(loss: Node) -> bool:
+    """Return whether a node is that of a likelihood with class weights; there is no public way.
+
+    PyTorch releases the weights when the node has run, and says so when they are asked for.
+    """
+    if not type(loss).__name__.startswith("NllLoss"):
+        return False
+    try:
+        weight = getattr(loss, "_saved_weight", None)
+    except RuntimeError:
+        return True
+    return weight is not None
 
 
 def keeps_graph() -> bool:

@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Size, Tensor
 
 from .._checks import check_number
 from .._statistics import InterfaceStats
@@ -24,11 +24,7 @@ from ._modes import detached, synthesizer_mode
 from ._network_runner import FeedbackRunner
 from ._pending import PendingUpdate
 from ._prediction import FromError, LossGradient, Prediction, RegressedMessage
-from ._trial import check_answer, check_gradient
-
-
-def _no_gradient() -> CutPolicy:
-    return CutPolicy(part_learns=False)
+from ._trial import check_answer, check_gradient, may_answer_wrongly
 
 
 class BackwardInterface(UnidirectionalInterface):
@@ -91,7 +87,7 @@ class BackwardInterface(UnidirectionalInterface):
         """
         if not self._is_learning():
             return trigger
-        crossing = self._crossing(trigger, _no_gradient, None)
+        crossing = self._crossing(trigger, partial(CutPolicy, part_learns=False), None)
         return cross(trigger.detach().requires_grad_(), crossing)
 
     def backward(self, trigger: Tensor, factor: float = 1.0) -> None:
@@ -122,9 +118,9 @@ class BackwardInterface(UnidirectionalInterface):
     ) -> GradientCrossing:
         context = current_context()
         self.check(trigger, context)
-        self.try_once(trigger, context)
         if error is None:
             self.runner.check_needs_no_error()
+        self.try_once(trigger, context, error)
         return GradientCrossing(self, trigger.detach(), context, current_policy, error)
 
     def exchange(
@@ -205,22 +201,37 @@ class BackwardInterface(UnidirectionalInterface):
         else:
             super().check(trigger, context)
 
-    def try_once(self, trigger: Tensor, context: Context | None) -> None:
+    def try_once(
+        self, trigger: Tensor, context: Context | None, error: OutputError | None = None
+    ) -> None:
         """Before the first prediction is needed, ask a synthesizer whose answer may be wrong.
 
         Args:
             trigger: The activation, which was checked.
             context: The context, which was checked.
+            error: The error of the pass. A synthesizer that takes it is asked when its shape is
+                known, which is still in the forward pass.
 
         Raises:
             SynthesizerError: Its answer is wrong.
         """
         if self._tried:
             return
-        asks = self.runner.mlp is None and self._predicts == "gradient" and not self.takes_error
-        if asks:
-            trigger = trigger.detach().to(self.dtype)
-            check_answer(self.runner, self.owner, trigger, context, self.hidden)
+        self._tried = not may_answer_wrongly(self.runner)
+        if self._tried:
+            return
+        ask = partial(self._try, trigger.detach().to(self.dtype), context)
+        if not self.takes_error:
+            ask()
+        elif error is not None:
+            error.try_with(ask)
+
+    def _try(self, trigger: Tensor, context: Context | None, shape: Size | None = None) -> None:
+        """Ask the synthesizer; zeros of that shape stand for an error that is not known yet."""
+        error = None
+        if shape is not None and self.error_input is not None:
+            error = self.error_input.scaled(trigger.new_zeros(shape))
+        check_answer(self.runner, self.owner, trigger, context, self.hidden, error)
         self._tried = True
 
     def _check_message(self, message: Tensor, trigger: Tensor) -> None:

@@ -15,6 +15,9 @@ class CollectedLessons:
 
     The pass holds the only reference. Where it raises, this object goes with it, and takes back
     what its updates have changed: a pass that failed leaves no trace.
+
+    Attributes:
+        counts: Whether the pass is a step of the learner: it may have changes alone.
     """
 
     def __init__(self) -> None:
@@ -22,6 +25,7 @@ class CollectedLessons:
         self._lessons: list[Lesson] = []
         self._grads: GradientSums[nn.Parameter] = GradientSums()
         self._undos: list[Undo] = []
+        self.counts = False
 
     def __del__(self) -> None:
         while self._undos:
@@ -37,12 +41,21 @@ class CollectedLessons:
 
         A module that is called often gives many lessons, whose gradients are summed.
         """
+        self.counts = True
         lesson, undos = update.apply_for_now()
         self._undos += undos
         for parameter, grad in lesson.grads or ():
             self._grads.add(parameter, grad)
         kept = lesson.output, lesson.error, lesson.square, lesson.again
         self._lessons.append(Lesson(None, *kept))
+
+    def add_undo(self, undo: Undo) -> None:
+        """Add what takes a change back."""
+        self._undos.append(undo)
+
+    def count(self) -> None:
+        """Have the pass count as a step, also if it has no lesson."""
+        self.counts = True
 
     def finish(self) -> list[Lesson]:
         """End the pass, and return all lessons; the last one holds the summed gradients."""

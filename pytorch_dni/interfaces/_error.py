@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Size, Tensor
 
 from .._backward_pass import call_after_backward_pass, current_backward_pass
 from .._checks import check_tensor, check_whole
@@ -14,6 +15,9 @@ from .._normalization import RunningScale, Scalar, ScaleUpdate, sum_of_squares
 from ..errors import DNIError
 from ._decay import ActivationDecay
 from ._pending import Change
+
+#: Asks a synthesizer once, given the shape of the error, features last.
+Trial = Callable[[Size], None]
 
 
 class OutputError:
@@ -31,6 +35,8 @@ class OutputError:
         self._value: Tensor | None = None
         # By type and device, the error and its sum of squares: all cuts ask for the same.
         self._known: dict[tuple[torch.dtype, torch.device], tuple[Tensor, Scalar]] = {}
+        self._shape: Size | None = None
+        self._trials: list[Trial] = []
 
     @property
     def value(self) -> Tensor | None:
@@ -46,6 +52,7 @@ class OutputError:
 
         Raises:
             DNIError: It needs no gradient, or has no such dimension.
+            SynthesizerError: The answer of a synthesizer that is given this error is wrong.
         """
         check_tensor("OutputError.watch(): the output", tensor)
         check_whole("feature_dim", feature_dim)
@@ -59,8 +66,29 @@ class OutputError:
                 f"OutputError.watch(): a tensor of shape {tuple(tensor.shape)} has no dimension "
                 f"feature_dim={feature_dim}"
             )
+        self.expect_like(tensor, feature_dim)
         tensor.register_hook(partial(self.receive, feature_dim))
         return tensor
+
+    def try_with(self, trial: Trial) -> None:
+        """Call a function with the error's shape, features last, as soon as that is known."""
+        shape = self._shape if self._value is None else self._value.shape
+        if shape is None:
+            self._trials.append(trial)
+        else:
+            trial(shape)
+
+    def expect(self, shape: Size) -> None:
+        """Note the shape that the error will have, features last, and make the trials."""
+        self._shape = shape
+        trials, self._trials = self._trials, []
+        for trial in trials:
+            trial(shape)
+
+    def expect_like(self, tensor: Tensor, feature_dim: int) -> None:
+        """Make the trials that wait, before the gradient of this tensor is taken."""
+        if self._trials:
+            self.expect(tensor.movedim(feature_dim, -1).shape)
 
     def receive(self, feature_dim: int, grad: Tensor | None) -> None:
         """Take a gradient for the error until the running backward pass ends."""

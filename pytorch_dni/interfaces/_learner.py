@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any, cast, Protocol
+from typing import Any, cast
 from weakref import ref
 
 import torch
@@ -20,7 +20,7 @@ from ..errors import DNIError
 from ._collected import CollectedLessons
 from ._optimizer import build_optimizer, check_lr, check_optim, followed_lr, OptimizerFactory
 from ._optimizer_state import OptimizerState
-from ._pending import Lesson, PendingUpdate
+from ._pending import Lesson, PendingUpdate, Undo
 
 Trained = tuple[nn.Module, float]  # a module and its default learning rate
 
@@ -124,8 +124,17 @@ class Learner:
 
     def mark_step(self) -> None:
         """Count the running backward pass as a step, also if it has no lesson."""
-        if self._collect_pass() is None:
+        collected = self._collect_pass()
+        if collected is None:
             self._step([])
+        else:
+            collected.count()
+
+    def collect_undo(self, undo: Undo) -> None:
+        """Have a change that was made taken back, where the running backward pass raises."""
+        collected = self._collect_pass()
+        if collected is not None:
+            collected.add_undo(undo)
 
     def _collect_pass(self) -> CollectedLessons | None:
         """Return the lessons of the running backward pass; None outside of one."""
@@ -156,7 +165,8 @@ class Learner:
         """Train on all lessons of a backward pass: one backpropagation, one step."""
         lessons = collected.finish()
         known = number in self._collected  # not where a state has been loaded since
-        self._step(lessons if known else [])
+        if collected.counts:
+            self._step(lessons if known else [])
         self._collected.pop(number, None)
 
     def train(self, updates: Iterable[PendingUpdate]) -> None:
@@ -278,17 +288,3 @@ class Learner:
         self.order, self.steps = other.order, other.steps
         self.loads += 1
         self._collected.clear()
-
-
-class Trainable(Protocol):
-    """An interface, as its learner sees it."""
-
-    def set_learner(self, learner: Learner) -> None:
-        """Have another learner train the synthesizers."""
-
-
-def retire(interfaces: Iterable[Trainable], learner: Learner) -> None:
-    """Take interfaces away from a learner: what a pending pass teaches them counts no more."""
-    apart = learner.new()
-    for interface in interfaces:
-        interface.set_learner(apart)

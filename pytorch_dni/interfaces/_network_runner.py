@@ -131,7 +131,8 @@ class FeedbackRunner(NetworkRunner):
             with torch.enable_grad():
                 returned = self.synthesizer(moved, hidden, error.value / error.unit)
                 output, hidden = self._checked(returned, "input, hidden, error")
-                output = output + error.decay * moved
+                if output.shape == moved.shape:  # a wrong shape is to be found, not broadcast
+                    output = output + error.decay * moved
             run = Run(output, map_tensors(hidden, Tensor.detach))
         return run if self.feature_dim == -1 else self._moved_back(run)
 

@@ -9,16 +9,18 @@ from typing import Any
 import torch
 from torch import nn, Tensor
 
-from .._checkpoint import building, loading, mapping, reading
+from .._backward_pass import call_after_backward_pass, current_backward_pass
 from .._checks import shape_of
 from .._objects import replace_differentiable
-from .._tree import differentiable_tensors, TensorSpec
+from .._tree import differentiable_tensors
 from ..context import current_context
 from ..cuts._hooks import Handles
-from ..errors import CheckpointError, DNIError
+from ..errors import DNIError
 from ..interfaces._autograd import attach_gradients
-from ..interfaces._learner import Learner, retire
+from ..interfaces._learner import Learner
 from ._factory import TemporalFactory
+from ._given_up import AppliedWindow
+from ._interface_set import StateInterfaces
 from ._module import CallArguments, StatefulModule
 from ._state import FutureInjection, WindowCrossing, WindowState
 from ._target import Bootstrap, OnInjection
@@ -51,12 +53,10 @@ class StateCuts:
     ) -> None:
         self._network = network
         self._modules = modules
-        self._factory = factory
         self._target = target
-        self._learner = learner
         self._bp_lambda = bp_lambda
-        self._interfaces: dict[str, TemporalInterface] = {}
-        self._specs: dict[str, TensorSpec] = {}  # the states that interfaces were built for
+        self._interfaces = StateInterfaces(network, modules, factory, target.check, learner)
+        self._window: AppliedWindow | None = None  # the last one
         self._injections: list[FutureInjection] = []
         self._on_injection: OnInjection | None = None
         self._handles = Handles()
@@ -65,15 +65,17 @@ class StateCuts:
 
     def __getstate__(self) -> dict[str, Any]:
         # Graphs can be neither copied nor pickled.
-        return {**self.__dict__, "_injections": [], "_on_injection": None}
+        return {**self.__dict__, "_injections": [], "_on_injection": None, "_window": None}
 
     @property
     def interfaces(self) -> Mapping[str, TemporalInterface]:
         """The interfaces by key."""
-        return self._interfaces
+        return self._interfaces.by_key
 
     def register(self) -> None:
         """Register the hooks."""
+        if self._handles:
+            self._handles.show()
         if self._handles or self._closed or not self._modules:
             return
         self._handles.before_forward(self._network, self._begin)
@@ -127,7 +129,7 @@ class StateCuts:
         return stateful.take((args, kwargs), self._crossing)
 
     def _crossing(self, key: str, before: WindowState, joined: Tensor) -> WindowCrossing:
-        return self._target.crossing(key, self._interfaces[key], before, joined)
+        return self._target.crossing(key, self.interfaces[key], before, joined)
 
     def _give(
         self, stateful: StatefulModule, module: nn.Module, args: tuple[Any, ...], output: Any
@@ -147,59 +149,41 @@ class StateCuts:
         if differentiable_tensors(output) and self._learning():
             found = {stateful.key: stateful.last_state() for stateful in self._modules}
             states = {key: state for key, state in found.items() if state is not None}
-        built = self._checked_interfaces(states)
-        self._add(built, states)
-        self._injections = self._apply_window(states)
-        self._on_injection = self._target.end_window() if self._learns else None
+        self._interfaces.build_missing(states)
+        window = self._window = AppliedWindow()
+        self._injections = self._apply_window(states, window)
+        self._on_injection = self._target.end_window(window) if self._learns else None
         if not self._injections:
+            window.end()
             return None
         joined = [injection.joined for injection in self._injections]
-        gradients = partial(self._gradients, self._injections, self._on_injection)
+        gradients = partial(self._gradients, self._injections, self._on_injection, window)
         return replace_differentiable(output, lambda ts: attach_gradients(ts, joined, gradients))
 
-    def _checked_interfaces(self, states: Mapping[str, Tensor]) -> dict[str, TemporalInterface]:
-        """Return interfaces for states that have none, once all fit the context."""
-        context = current_context()
-        built: dict[str, TemporalInterface] = {}
-        for stateful in self._modules:
-            state, key = states.get(stateful.key), stateful.key
-            if state is None:
-                continue
-            interface = self._interfaces.get(key)
-            if interface is None:
-                batch_dim = stateful.spec.batch_dim
-                interface = self._factory.build(key, stateful.module, state, batch_dim)
-                self._target.check(interface)
-                built[key] = interface
-            interface.check_takes(context)
-            interface.check(state, context)
-        return built
-
-    def _add(self, built: Mapping[str, TemporalInterface], states: Mapping[str, Tensor]) -> None:
-        for key, interface in built.items():
-            self._learner.add(interface.trained(), key)
-            interface.set_learner(self._learner)
-            self._interfaces[key] = interface
-            self._specs[key] = TensorSpec.of(states[key])
-
-    def _apply_window(self, states: Mapping[str, Tensor]) -> list[FutureInjection]:
+    def _apply_window(
+        self, states: Mapping[str, Tensor], window: AppliedWindow
+    ) -> list[FutureInjection]:
         context, injections = current_context(), []
         for stateful in self._modules:
-            interface = self._interfaces.get(stateful.key)
+            interface = self.interfaces.get(stateful.key)
             finished = stateful.end_window(interface, self._target)
             if stateful.key in states:
                 assert interface is not None
                 state = states[stateful.key]
                 injections.append(stateful.carry(state, context, finished, interface))
+            stateful.note_applied(window)
         return injections
 
     def _gradients(
         self,
         injections: Sequence[FutureInjection],
         on_injection: OnInjection | None,
+        window: AppliedWindow | None,
         given: Sequence[Tensor | None] = (),
     ) -> list[Tensor]:
         """In a backward pass, return the gradients injected at last states."""
+        if window is not None and current_backward_pass() is not None:
+            call_after_backward_pass(window.end)
         bp_lambda = self._bp_lambda()
         gradients = [injection.gradient(bp_lambda) for injection in injections]
         if on_injection is not None:
@@ -227,9 +211,9 @@ class StateCuts:
 
     def observe(self, losses: Tensor) -> None:
         """Note, for critics, the losses of the window that has run; see :meth:`DNI.observe`."""
-        if not self._interfaces:
+        if not self.interfaces:
             raise DNIError("observe() comes after a training forward pass with a state")
-        for interface in self._interfaces.values():
+        for interface in self.interfaces.values():
             interface.observe(losses)
 
     def backward_state(self) -> None:
@@ -243,20 +227,14 @@ class StateCuts:
             raise DNIError(
                 "backward_state() comes after a training forward pass that returned a state, once"
             )
-        gradients = self._gradients(injections, self._on_injection)
+        gradients = self._gradients(injections, self._on_injection, None)
         torch.autograd.backward([injection.joined for injection in injections], gradients)
+        if self._window is not None:
+            self._window.end()
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state as plain data and tensors."""
-        modules = {stateful.key: stateful for stateful in self._modules}
-        return {
-            key: {
-                "state": {**interface.state_dict()},
-                "spec": self._specs[key].state_dict(),
-                **modules[key].state_dict(),
-            }
-            for key, interface in self._interfaces.items()
-        }
+        return self._interfaces.state_dict()
 
     def prepare_load(
         self, state: Mapping[str, Any]
@@ -266,34 +244,11 @@ class StateCuts:
         Raises:
             CheckpointError: The state does not fit the network or the wrapper's arguments.
         """
-        device = next((p.device for p in self._network.parameters()), torch.device("cpu"))
-        modules, built = {stateful.key: stateful for stateful in self._modules}, {}
-        specs: dict[str, TensorSpec] = {}
-        with reading("the list of states"):
-            entries = mapping(state)
-        for key, saved in entries.items():
-            if key not in modules:
-                raise CheckpointError(
-                    f"the checkpoint does not fit this wrapper: there is no state at {key!r}"
-                )
-            with reading(f"interface {key!r}"):
-                specs[key] = TensorSpec.from_state(saved["spec"])
-                example = specs[key].zeros(device)
-            module, batch_dim = modules[key].module, modules[key].spec.batch_dim
-            with building(key):
-                built[key] = self._factory.build(key, module, example, batch_dim)
-            with loading(key), reading("its state"):
-                built[key].load_state_dict(mapping(saved["state"]))
-        with reading("the states of windows"):
-            loads = [s.prepare_load(state.get(s.key), device) for s in self._modules]
+        built, load_interfaces = self._interfaces.prepare_load(state)
 
         def load() -> None:
-            retire(self._interfaces.values(), self._learner)
-            self._interfaces, self._specs, self._injections = built, specs, []
+            load_interfaces()
+            self._injections, self._window = [], None
             self._target.forget()
-            for interface in built.values():
-                interface.set_learner(self._learner)
-            for load_module in loads:
-                load_module()
 
         return built, load

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,6 +13,8 @@ from torch import nn, Tensor
 from .._tree import floating_tensors
 from ..context import Context
 from ..interfaces._autograd import cross
+from ._given_up import AppliedWindow, GivenUpWindows
+from ._stability import nothing
 from ._state import FutureInjection, WindowCrossing, WindowState
 from ._target import Bootstrap
 from .interface import TemporalInterface
@@ -47,11 +50,13 @@ class StatefulModule:
         self.carried: WindowState | None = None
         self._ended: WindowState | None = None  # not carried on, and not learned from yet
         self._unused = 0
+        self._given_up = GivenUpWindows()
         self.drop_window()
 
     def __getstate__(self) -> dict[str, Any]:
-        # Graphs can be neither copied nor pickled.
-        return {**self.__dict__, "_running": False, "_crossing": None, "_last": None}
+        # Graphs can be neither copied nor pickled, and windows of this wrapper belong to it.
+        window = {"_running": False, "_crossing": None, "_last": None, "_gives_up": 0}
+        return {**self.__dict__, **window, "_kept": None, "_given_up": GivenUpWindows()}
 
     def begin_window(self) -> None:
         """Begin a window; one that broke off is dropped."""
@@ -63,6 +68,8 @@ class StatefulModule:
         self._running = False
         self._calls = 0
         self._took_state = False
+        self._gives_up = 0  # so many windows before it
+        self._kept: tuple[WindowState | None, Callable[[], None]] | None = None
         self._crossing: WindowCrossing | None = None
         self._last: Any = None
 
@@ -83,13 +90,17 @@ class StatefulModule:
             return None
         self._took_state = True
         state = self.spec.state_in(*call)
-        if state is None:
+        joined = None if state is None else join_state(state, self.spec.batch_dim).detach()
+        self._gives_up = self._given_up.count(joined)
+        if joined is None:
             return None
-        joined = join_state(state, self.spec.batch_dim).detach()
-        if self.carried is None:
+        before = self.carried
+        if self._gives_up:
+            before = self._given_up.state_before(self._gives_up)
+        if before is None:
             cut = joined
         else:
-            self._crossing = make_crossing(self.key, self.carried, joined)
+            self._crossing = make_crossing(self.key, before, joined)
             cut = cross(joined.requires_grad_(), self._crossing)
         return self.spec.with_state(*call, split_state(cut, state, self.spec.batch_dim))
 
@@ -117,10 +128,12 @@ class StatefulModule:
         Returns:
             Samples of the window, ``(batch,)``, whose sequence had ended before; None for none.
         """
-        took_state, crossing = self._took_state, self._crossing
+        took_state, crossing, gives_up = self._took_state, self._crossing, self._gives_up
         self.drop_window()
         if not took_state:
             return None
+        self._given_up.take_back(gives_up)
+        self._kept = self.carried, self._keep(interface)
         before, self.carried = self.carried, None
         if before is None or interface is None:
             return None
@@ -132,6 +145,28 @@ class StatefulModule:
         interface.begin_sequence()
         self._count_unused(interface)
         return None
+
+    def _keep(self, interface: TemporalInterface | None) -> Callable[[], None]:
+        """Return what takes back all that the window changes when it is applied."""
+        losses = nothing if interface is None else interface.keep_losses()
+        return partial(self._restore, self.carried, self._ended, self._unused, losses)
+
+    def _restore(
+        self,
+        carried: WindowState | None,
+        ended: WindowState | None,
+        unused: int,
+        restore_losses: Callable[[], None],
+    ) -> None:
+        self.carried, self._ended, self._unused = carried, ended, unused
+        restore_losses()
+
+    def note_applied(self, window: AppliedWindow) -> None:
+        """Note that the window has been applied: it is taken back where it is given up."""
+        kept, self._kept = self._kept, None
+        if kept is not None:
+            before, undo = kept
+            self._given_up.add(window, before, self.carried, undo)
 
     def _count_unused(self, interface: TemporalInterface) -> None:
         self._unused += 1
@@ -172,6 +207,7 @@ class StatefulModule:
     def forget(self) -> None:
         """Release all states."""
         self.carried = self._ended = None
+        self._given_up = GivenUpWindows()
         self.drop_window()
 
     def state_dict(self) -> dict[str, Any]:
@@ -191,7 +227,7 @@ class StatefulModule:
         carried, ended = states["carried"], states["ended"]
 
         def load() -> None:
+            self.forget()
             self.carried, self._ended = carried, ended
-            self.drop_window()
 
         return load

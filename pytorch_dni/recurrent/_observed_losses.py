@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -49,6 +50,10 @@ class _StateReturn:
             counted = losses.detach().to(self.sum) * self.continued
             self.sum = self.sum + discount**self.age * counted
         self.age += 1
+
+    def keep(self) -> Callable[[], None]:
+        """Return what restores the sum, and all else, as they are now."""
+        return partial(vars(self).update, dict(vars(self)))
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state as plain data and tensors."""
@@ -132,6 +137,23 @@ class ObservedLosses:
             error = 2 * (output.detach().squeeze(1) - target) * weight
             lessons.append(Lesson(None, output, error.unsqueeze(1), update.square))
         return lessons
+
+    def keep(self) -> Callable[[], None]:
+        """Return what restores the losses that are known now, and the unit."""
+        sums = [entry.keep() for entry in (*self._open, *self._complete)]
+        return partial(self._restore, [*self._open], [*self._complete], sums, self.scale.keep())
+
+    def _restore(
+        self,
+        open_: list[_StateReturn],
+        complete: list[_StateReturn],
+        sums: list[Callable[[], None]],
+        restore_scale: Callable[[], None],
+    ) -> None:
+        self._open, self._complete = open_, complete
+        restore_scale()
+        for restore in sums:
+            restore()
 
     def to(self, like: Tensor) -> None:
         """Take the type and device of another tensor; sums that are not learned yet are dropped."""

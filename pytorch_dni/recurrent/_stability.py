@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -75,11 +76,15 @@ class ProbeScale(RunningScale):
 
     def apply(self, update: ScaleUpdate) -> Callable[[], None]:
         """Change nothing; return what takes nothing back."""
-        return _nothing
+        return nothing
 
-    def measure(self, true: Tensor, valid_mask: Tensor | None = None) -> None:
-        """Count in a true gradient, ``(batch, features)``, of the samples that are valid."""
-        before, known = self.value, self.count > 0
+    def measure(self, true: Tensor, valid_mask: Tensor | None = None) -> Callable[[], None]:
+        """Count in a true gradient, ``(batch, features)``, of the samples that are valid.
+
+        Returns:
+            What takes it back.
+        """
+        before, known, undo = self.value, self.count > 0, self.keep()
         means = true.square().mean(1)
         if valid_mask is None:
             mean = means.mean()
@@ -88,16 +93,24 @@ class ProbeScale(RunningScale):
             mean = (means * valid).sum() / valid.sum()  # not a number where no sample is valid
         if self._on_cpu:
             if not mean.isfinite():
-                return
+                return undo
             self.add(mean.item())
         else:
             old = self._mean_square
             self.add(torch.where(mean.isfinite(), mean, old))
-        if known and self._last:
-            ratio = before / self.value
-            with torch.no_grad():
-                for parameter in self._last:
-                    parameter.mul_(ratio)
+        if not (known and self._last):
+            return undo
+        ratio, weights = before / self.value, [p.detach().clone() for p in self._last]
+        with torch.no_grad():
+            for parameter in self._last:
+                parameter.mul_(ratio)
+        return partial(self._restore_weights, weights, undo)
+
+    @torch.no_grad()
+    def _restore_weights(self, weights: Sequence[Tensor], undo: Callable[[], None]) -> None:
+        undo()
+        for parameter, before in zip(self._last, weights, strict=True):
+            parameter.copy_(before)
 
 
 class Guard:
@@ -115,8 +128,13 @@ class Guard:
         self._owner = owner
         self._warned = False
 
-    def check(self, stats: InterfaceStats) -> None:
-        """Decide by how well the synthesizer predicts; warns at the first time it switches off."""
+    def check(self, stats: InterfaceStats) -> Callable[[], None]:
+        """Decide by how well the synthesizer predicts; warns at the first time it switches off.
+
+        Returns:
+            What takes the decision back.
+        """
+        undo = partial(self.load_state_dict, self.injects)
         # An overflow makes figures that cannot be those of squares and cosines.
         sound = -_ROUNDING < stats.loss <= _OFF and abs(stats.cosine) < 1 + _ROUNDING
         if self.injects and not sound:
@@ -133,6 +151,7 @@ class Guard:
                 )
         elif not self.injects and sound and stats.loss < _ON:
             self.injects = True
+        return undo
 
     def state_dict(self) -> bool:
         """Return the state as plain data."""
@@ -143,5 +162,5 @@ class Guard:
         self.injects = flag(state)
 
 
-def _nothing() -> None:
-    pass
+def nothing() -> None:
+    """Take nothing back."""

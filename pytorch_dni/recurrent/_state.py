@@ -46,6 +46,14 @@ class WindowState:
         """Samples, ``(batch,)``, that count."""
         return ~self.finished
 
+    def rows_in(self, joined: Tensor) -> Tensor:
+        """Return which samples, ``(rows of joined,)``, of a state are those of this one."""
+        same = torch.zeros(len(joined), dtype=torch.bool, device=joined.device)
+        if joined.shape[1:] == self.state.shape[1:]:
+            rows = min(len(joined), len(self.state))
+            same[:rows] = (joined[:rows] == self.state[:rows].to(joined)).all(1)
+        return same
+
     def fits(self, mask: Tensor) -> bool:
         """Return whether a mask has one entry for each sample."""
         return isinstance(mask, Tensor) and mask.shape == self.ended.shape
@@ -95,10 +103,7 @@ class WindowCrossing:
         self.interface = interface
         self.before = before
         self._rows = min(len(joined), len(before.state))
-        same = torch.zeros(len(joined), dtype=torch.bool, device=joined.device)
-        if joined.shape[1:] == before.state.shape[1:]:
-            left = before.state[: self._rows].to(joined)
-            same[: self._rows] = (joined[: self._rows] == left).all(1)
+        same = before.rows_in(joined)
         over = torch.zeros_like(same)
         over[: self._rows] = before.without_future[: self._rows]
         self.finished = same & over

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ._given_up import AppliedWindow
 from ._state import FutureInjection, WindowCrossing, WindowState
 from .interface import TemporalInterface
 
@@ -44,8 +45,11 @@ class Bootstrap:
         """
         return True
 
-    def end_window(self) -> OnInjection | None:
+    def end_window(self, window: AppliedWindow) -> OnInjection | None:
         """Note that the window has run.
+
+        Args:
+            window: The window, which tells when its backward pass has ended.
 
         Returns:
             A function that is called with each gradient that is injected; None for none.

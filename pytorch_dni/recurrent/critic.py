@@ -102,9 +102,14 @@ class CriticInterface(TemporalInterface):
 
     def learn_observed(self) -> None:
         """In a backward pass, learn from losses that were observed over the whole horizon."""
+        self.learner.collect_undo(self.keep_losses())
         with torch.no_grad():
             for lesson in self.observed.lessons(self._with_context):
                 self.learner.collect(PendingUpdate(lesson))
+
+    def keep_losses(self) -> Callable[[], None]:
+        """Return what takes back all that is noted and learned from now on, but for the critic."""
+        return self.observed.keep()
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> CriticInterface:
         super()._apply(fn, recurse)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,12 +24,13 @@ from ..interfaces._pending import PendingUpdate
 from ..synthesizers import DNI_Network
 from ._auxiliary import Auxiliary, auxiliary_for
 from ._kinds import check_kind
+from ._observer import Observer
 from ._stability import bounded, Guard, GUARD_EVERY, Injection, NO_INJECTION, ProbeScale
 from .future import check_future, FutureGradient
 from .spec import join_state, split_state
 
 
-class TemporalInterface(BackwardInterface):
+class TemporalInterface(Observer, BackwardInterface):
     """Predicts the gradient that later windows would send back to a state, from that state.
 
     States may be trees of tensors. By hand, in a loop over windows::
@@ -152,6 +154,7 @@ class TemporalInterface(BackwardInterface):
             factor: Replaces the factor of ``future``.
             bp_lambda: Share that is left out: at 1 all gradients are those of backpropagation.
         """
+        self.learner.collect_undo(partial(self._restore_window, self.windows, self.injection))
         self.windows += 1
         self.learn_observed()
         factor = (self.future.factor if factor is None else factor) * (1 - bp_lambda)
@@ -166,6 +169,9 @@ class TemporalInterface(BackwardInterface):
         self.injection = Injection(factor, probes, predicted)
         return (predicted * factor).to(state.dtype)
 
+    def _restore_window(self, windows: int, injection: Injection) -> None:
+        self.windows, self.injection = windows, injection
+
     def predict_future(
         self, state: Tensor, context: Context | None, ended: Tensor | None = None
     ) -> Tensor:
@@ -177,25 +183,6 @@ class TemporalInterface(BackwardInterface):
             if ended is not None:
                 gradient = gradient.masked_fill(ended.unsqueeze(1), 0.0)
             return gradient
-
-    def begin_window(
-        self, state: Tensor, context: Context | None, continued: Tensor, valid_mask: Tensor
-    ) -> None:
-        """Note that a window begins with a state, for critics; see :class:`ObservedLosses`."""
-
-    def begin_sequence(self) -> None:
-        """Note that the last state of the window before was not carried on."""
-
-    def observe(self, losses: Tensor) -> None:
-        """Note the losses of the window that has run, for critics.
-
-        Raises:
-            DNIError: The synthesizer is no critic.
-        """
-        raise DNIError(f"{self.owner}: observe() is for critics: give dni_network=Critic_DNI")
-
-    def learn_observed(self) -> None:
-        """In a backward pass, learn from losses that were observed."""
 
     def end_update(
         self, state: Tensor, context: Context | None, valid_mask: Tensor | None
@@ -240,7 +227,7 @@ class TemporalInterface(BackwardInterface):
         injection, self.injection = self.injection, NO_INJECTION
         true = grad.detach().to(self.dtype)
         if isinstance(self.scale, ProbeScale) and injection.is_empty:
-            self.scale.measure(true, continued)
+            self.learner.collect_undo(self.scale.measure(true, continued))
         if self.auxiliary is None or self.scale is None or injection.predicted is None:
             return true
         if injection.predicted.shape != true.shape:  # the batch has become smaller
@@ -262,7 +249,7 @@ class TemporalInterface(BackwardInterface):
     def check_guard(self) -> None:
         """Have the guard check the predictions, where it is time."""
         if self.future.guard and self.moments.updates % GUARD_EVERY == 0:
-            self.guard.check(self.stats())
+            self.learner.collect_undo(self.guard.check(self.stats()))
 
     def exchange(
         self,

@@ -130,3 +130,43 @@ def test_a_first_pass_without_synthesizers_leaves_buffers(way):
     assert not net.interfaces
     for name, tensor in network.state_dict().items():
         assert torch.equal(tensor, before[name]), name
+
+
+def drawing():
+    return nn.Sequential(nn.Dropout(), counting())
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("kind", [LocalLoss_DNI, Linear_DNI])
+@pytest.mark.parametrize("steps", [0, 1])
+def test_random_numbers_of_a_refused_pass_come_again(way, kind, steps):
+    net = DNI(drawing(), dni_network=kind, context_size=3, **WAYS[way])
+    for _ in range(steps):
+        step(net)
+    before = torch.get_rng_state()
+    for context in (Y[:5], Y.float()[:, None]):
+        with pytest.raises(ContextError), synthesizer_context(context):
+            net(X)
+        assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_random_numbers_that_lazy_layers_are_drawn_from_do_not_come_again():
+    """The layers keep their parameters."""
+
+    def fail(name, module, output):
+        raise RuntimeError("no")
+
+    network = nn.Sequential(nn.LazyLinear(5), nn.ReLU(), nn.Linear(5, 3))
+    before = torch.get_rng_state()
+    with pytest.raises(DNIError, match="no"):
+        DNI(network, dni_network=fail)(X)
+    assert not torch.equal(torch.get_rng_state(), before)
+
+
+def test_an_error_of_the_network_itself_leaves_its_random_numbers_drawn():
+    """They are the user's to restore: the bare network draws them too."""
+    network = nn.Sequential(nn.Dropout(), nn.Linear(4, 5), nn.ReLU(), nn.Linear(6, 3))
+    before = torch.get_rng_state()
+    with pytest.raises(RuntimeError):
+        DNI(network)(X)
+    assert not torch.equal(torch.get_rng_state(), before)

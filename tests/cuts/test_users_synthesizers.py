@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from pytorch_dni import DNI, DNI_Network, Feedback_DNI, Linear_DNI, SynthesizerError
+from pytorch_dni import DNI, DNI_Network, Linear_DNI, SynthesizerError
 from tests.support.wrapped import classifier
 
 WAYS = {
@@ -42,11 +42,6 @@ class Narrow(DNI_Network):
         return input[..., :1], None
 
 
-class OwnFeedback(Feedback_DNI):
-    def forward(self, input, hidden, error=None):
-        return super().forward(input, hidden, error)[0]
-
-
 @pytest.mark.parametrize(
     ("kind", "words"),
     [
@@ -68,12 +63,6 @@ def test_a_wrong_forward_is_named_in_the_forward_pass(kind, words, way, example)
     for name, tensor in network.state_dict().items():
         assert torch.equal(tensor, before[name]), name
     assert all(p.grad is None for p in network.parameters())
-
-
-def test_a_wrong_forward_that_takes_the_error_is_named_in_the_backward_pass():
-    net = DNI(classifier(), dni_network=OwnFeedback)
-    with pytest.raises(SynthesizerError, match=r"forward\(input, hidden, error\).*OwnFeedback"):
-        net(torch.randn(2, 6)).sum().backward()
 
 
 def test_asking_a_synthesizer_first_changes_neither_it_nor_random_numbers():

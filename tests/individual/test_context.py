@@ -1,6 +1,7 @@
 """The context changes nothing for good, and refuses what has no per-example gradients."""
 
 import copy
+import warnings
 
 import pytest
 import torch
@@ -223,6 +224,53 @@ def test_reductions_are_checked():
                 pytest.raises(DNIError, match=f"give reduction='{kind}'"),
             ):
                 loss().backward()
+
+
+def batch():
+    return torch.randn(6, 3), torch.tensor([0, 0, 1, 2, 2, 2])
+
+
+@pytest.mark.parametrize("positions", [(), (5,)])
+def test_class_weights_in_a_mean_give_a_warning(positions):
+    """It divides by the sum of the weights; the remedy divides by the number of examples."""
+    net, weight = nn.Sequential(nn.Linear(3, 3)), torch.tensor([1.0, 2.0, 5.0])
+    x, y = batch()
+    if positions:
+        x, y = x[:, None].expand(-1, *positions, -1), y[:, None].expand(-1, *positions)
+
+    def loss(**options):
+        output = net(x).movedim(-1, 1)
+        return F.cross_entropy(output, y, weight, **options)
+
+    with (
+        individual_gradients(net, reduction="mean") as found,
+        pytest.warns(UserWarning, match="class weights and divides by the sum of those of the b"),
+    ):
+        loss().backward()
+    torch.testing.assert_close(found["0.weight"].mean(0), net[0].weight.grad)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with individual_gradients(net, reduction="mean") as found:
+            loss(reduction="none").mean().backward()
+        with individual_gradients(net) as summed:
+            loss(reduction="none").reshape(6, -1).mean(1).sum().backward()
+    torch.testing.assert_close(found["0.weight"], summed["0.weight"])
+
+
+@pytest.mark.parametrize("retain", [False, True])
+def test_other_means_give_no_warning_of_class_weights(retain):
+    net, (x, y) = nn.Sequential(nn.Linear(3, 3)), batch()
+    losses = [
+        lambda: F.cross_entropy(net(x), y),
+        lambda: F.nll_loss(net(x), y, ignore_index=1),
+        lambda: F.multi_margin_loss(net(x), y, weight=torch.tensor([1.0, 2.0, 5.0])),
+        lambda: F.binary_cross_entropy_with_logits(net(x), x.sigmoid(), weight=torch.rand(3)),
+    ]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for loss in losses:
+            with individual_gradients(net, reduction="mean"):
+                loss().backward(retain_graph=retain)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.checkpoint import get_device_states
 
 from ..._tree import map_tensors
+from .._given_up import AppliedWindow
 from .._stability import Injection
 from .._state import FutureInjection, WindowCrossing, WindowState
 from ..interface import TemporalInterface
@@ -44,7 +45,7 @@ class WindowRecord:
         left: By key, what the window left.
         dropped: By key, the last state of the window before and its interface, where that state
             was not carried on.
-        has_run: Whether the forward pass ended.
+        window: The window as it was applied; None where its forward pass has not ended.
     """
 
     args: tuple[Any, ...]
@@ -54,7 +55,7 @@ class WindowRecord:
     received: dict[str, Tensor] = field(default_factory=dict)
     left: dict[str, WindowEnd] = field(default_factory=dict)
     dropped: dict[str, tuple[TemporalInterface, WindowState]] = field(default_factory=dict)
-    has_run: bool = False
+    window: AppliedWindow | None = None
 
     @classmethod
     def begin(cls, args: tuple[Any, ...], kwargs: dict[str, Any]) -> WindowRecord:
@@ -62,9 +63,9 @@ class WindowRecord:
         args, kwargs = map_tensors((args, kwargs), lambda tensor: tensor.detach().clone())
         return cls(args, kwargs, (torch.get_rng_state(), *get_device_states(args, kwargs)))
 
-    def mark_run(self) -> None:
+    def mark_run(self, window: AppliedWindow) -> None:
         """Record that the forward pass has ended."""
-        self.has_run = True
+        self.window = window
 
     def add_injection(self, injection: FutureInjection, injected: Tensor) -> None:
         """Record the gradient that was injected at a last state."""
@@ -74,7 +75,9 @@ class WindowRecord:
 
     @property
     def complete(self) -> bool:
-        """Whether the window was backpropagated from end to end."""
+        """Whether the window was backpropagated from end to end, and nothing raised."""
+        if self.window is None or not self.window.ended:
+            return False
         return bool(self.taken) and self.taken.keys() == self.received.keys() and bool(self.left)
 
     def continues(self, before: WindowRecord) -> bool:

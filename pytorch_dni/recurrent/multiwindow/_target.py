@@ -11,6 +11,7 @@ from torch import nn, Tensor
 from ...errors import SynthesizerError
 from ...interfaces._learner import Learner
 from ...synthesizers import Critic_DNI
+from .._given_up import AppliedWindow
 from .._module import StatefulModule
 from .._state import WindowCrossing, WindowState
 from .._target import Bootstrap, OnInjection
@@ -37,11 +38,12 @@ class MultiWindowTarget(Bootstrap, ABC):
         self._modules = modules
         self._learner = learner
         self._record: WindowRecord | None = None
+        self._broken: WindowRecord | None = None  # the last window, whose backward pass broke off
         self._replays = False
 
     def __getstate__(self) -> dict[str, Any]:
         # Crossings hold no graph, but belong to the interfaces of this very wrapper.
-        return {**self.__dict__, "_record": None}
+        return {**self.__dict__, "_record": None, "_broken": None}
 
     @property
     def replays(self) -> bool:
@@ -58,8 +60,11 @@ class MultiWindowTarget(Bootstrap, ABC):
     def begin_window(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Learn from the window before, unless it broke off, and record the new one."""
         record, self._record = self._record, None
-        if record is not None and record.has_run:
-            self.learn(record)
+        if record is not None and record.window is not None:
+            if record.window.ended:
+                self.learn(record)
+            else:
+                self._broken = record  # it may be given up by the window that begins
         self._record = WindowRecord.begin(args, kwargs)
 
     def crossing(
@@ -77,16 +82,19 @@ class MultiWindowTarget(Bootstrap, ABC):
         self._record.dropped[key] = interface, state
         return False
 
-    def end_window(self) -> OnInjection | None:
+    def end_window(self, window: AppliedWindow) -> OnInjection | None:
         """Record that the window has run, and what will be injected into it."""
         if self._record is None:
             return None
-        self._record.mark_run()
+        broken, self._broken = self._broken, None
+        if broken is not None and broken.window is not None and not broken.window.given_up:
+            self.learn(broken)
+        self._record.mark_run(window)
         return self._record.add_injection
 
     def forget(self) -> None:
         """Release what is kept of earlier windows."""
-        self._record = None
+        self._record = self._broken = None
 
     @abstractmethod
     def learn(self, record: WindowRecord) -> None:

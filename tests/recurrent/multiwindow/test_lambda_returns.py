@@ -62,7 +62,7 @@ def test_returns_over_a_whole_sequence_are_full_backpropagation(name, lessons):
     bare, net = bare_and_wrapped(name, "returns", factor=1.0, windows=9, lambda_=1.0)
     pairs = data(windows=4)
     states, _ = run_windows(net, pairs)
-    net(pairs[0][0])  # Without a state: the sequence has ended.
+    net(pairs[0][0])[0].sum().backward()  # Without a state: the sequence has ended.
     net(pairs[0][0])
     begun = side_by_side(states[1], name)
     total, state = 0.0, unjoined(begun.requires_grad_(), states[1], name)
@@ -92,7 +92,7 @@ def test_samples_that_end_within_a_block_have_the_target_zero(lessons):
             net.end_of_sequence(over)
         window_loss(out, y).backward()
         state = tuple(s.detach() * (1 if i != 1 else ~over.view(1, -1, 1)) for s in state)
-    net(pairs[0][0])
+    net(pairs[0][0])[0].sum().backward()
     net(pairs[0][0])
     begun = [side_by_side(one, "lstm").detach().requires_grad_() for one in states[1:]]
     out, last = bare(pairs[1][0], unjoined(begun[0], states[1], "lstm"))
