@@ -41,7 +41,8 @@ def default_sites(
     if len(kept) == len(sites):
         return kept
     first = {call.name: i for i, call in reversed([*enumerate(calls)])}
-    taken = {_activation(call) for call in calls if call.name in {site.name for site in kept}}
+    names = {site.name for site in kept}
+    taken = {_activation(call) for call in calls if call.name in names}
     for places in moved.values():
         for place in places:
             if _activation(calls[place]) not in taken:

@@ -264,6 +264,7 @@ ROWS = [
     Row(
         "PEFT LoRA on BERT",
         steps(_lora, _classified, _own_loss),
+        "`eager=True` with `layers=2`: the default cuts at frozen embeddings learn nothing",
         needs=("transformers", "peft"),
         expected={"eager": Works({"layers": 2})},
     ),
