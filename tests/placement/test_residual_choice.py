@@ -196,14 +196,16 @@ def test_a_u_net_inside_of_a_network_is_one_part():
 
 
 class Skipping(nn.Module):
+    """The second of three blocks is skipped at first."""
+
     def __init__(self):
         super().__init__()
-        self.stem, self.first, self.second = nn.Linear(6, 8), Squeeze(), Squeeze()
-        self.head, self.skips = nn.Linear(8, 2), True
+        self.stem, self.head, self.skips = nn.Linear(6, 8), nn.Linear(8, 2), True
+        self.first, self.second, self.third = (Squeeze() for _ in range(3))
 
     def forward(self, x):
         x = self.first(self.stem(x))
-        return self.head(x if self.skips else self.second(x))
+        return self.head(self.third(x if self.skips else self.second(x)))
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -215,10 +217,10 @@ def test_a_block_that_the_first_pass_skipped_gets_its_cut_at_its_end(way):
             net(torch.randn(5, 6)).square().mean().backward()
 
     train(1)
-    assert [*net.interfaces] == ["stem", "first"]
+    assert [*net.interfaces] == ["stem", "first", "third"]
     net.network.skips = False
     train(4)
-    assert [*net.interfaces] == ["stem", "first", "second"]
+    assert [*net.interfaces] == ["stem", "first", "third", "second"]
     assert net.stats()["second"].updates
 
 
@@ -243,7 +245,7 @@ def test_layers_that_have_not_run_are_saved():
     again.network.skips = False
     for _ in range(2):
         again(torch.randn(5, 6)).square().mean().backward()
-    assert [*again.interfaces] == ["stem", "first", "second"]
+    assert [*again.interfaces] == ["stem", "first", "third", "second"]
 
 
 class Outer(nn.Module):
