@@ -62,7 +62,7 @@ class DNI(NetworkWrapper):
             (``"blocks.*"``, ``**`` for any depth), module types, modules, a predicate
             ``(name, module) -> bool``, or several of these. None finds the layers with a weight of
             two or more dimensions, recurrent ones excepted, and cuts after the activation function
-            of each.
+            of each, or at the end of the residual block that it is in.
         recursive: False takes the whole network as one part, with one interface at its output.
         skip_last_layer: Leave out the layer that runs last, which the loss teaches directly;
             modules given by name stay.

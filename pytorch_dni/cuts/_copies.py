@@ -30,9 +30,9 @@ class TriggerCopies:
         """Note that a cut has had its first pass."""
         self._seen.add(name)
 
-    def mark_changed(self, name: str) -> None:
-        """Have a cut copy its activation from now on."""
-        self._changed.add(name)
+    def mark_changed(self, names: Iterable[str]) -> None:
+        """Have cuts copy their activation from now on."""
+        self._changed.update(names)
 
     def state_dict(self, names: Iterable[str]) -> dict[str, bool]:
         """Return the state of cuts as plain data."""

@@ -66,6 +66,11 @@ class ExactEveryCuts(CutMethod):
         return self._runs_again or (self._pass is not None and self._pass.has_cuts)
 
     @property
+    def is_connected(self) -> bool:
+        """Whether the step is exact."""
+        return self._again is None
+
+    @property
     def _runs_again(self) -> bool:
         """Whether a checkpointed part of a pass that was not exact runs again.
 
@@ -227,6 +232,6 @@ class DetachedPass:
         found = []
         for cut in cuts:
             if cut.watch.changed:
-                self._copies.mark_changed(cut.name)
+                self._copies.mark_changed([cut.name])
             found.append(cut.interface.exchange(cut.trigger, cut.context, None, CutPolicy(), error))
         return found

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import torch
 from torch import nn, Tensor
 
+from .._torch import version
 from .._tree import first_activation
 from ..context import Context
 from ..interfaces._error import OutputError
@@ -50,9 +51,15 @@ class FirstPass:
         self._hooks = hooks
         self._apply = apply
         self._built: Mapping[str, Interface] = {}
+        # By activation, the modules that returned it; the recorded calls keep it alive.
+        self._names: dict[tuple[int, int], list[str]] = {}
         self._watching = False
         self._ended = False
         self._warned = False
+
+    def __getstate__(self) -> dict[str, Any]:
+        # The activations of a running pass belong to one network, not to its copy.
+        return {**self.__dict__, "_names": {}}
 
     @property
     def needs_trace(self) -> bool:
@@ -87,7 +94,11 @@ class FirstPass:
     def drop(self) -> None:
         """Drop what a pass that broke off has recorded."""
         self._watching = False
+        self._clear()
+
+    def _clear(self) -> None:
         self._first_run.clear()
+        self._names = {}
 
     def end_for_good(self) -> None:
         """Note that the cuts are known: hooks that are still called do nothing."""
@@ -103,13 +114,18 @@ class FirstPass:
             return
         self._first_run.record(name, module, args, output)
         activation = first_activation(output)
-        if activation is not None and activation.requires_grad:
-            exchange = partial(self._exchange, name, self._errors.current)
-            self._hooks.add_hook(name, activation, context, True, exchange)
+        if activation is None or not activation.requires_grad:
+            return
+        # A block returns what its last module does: the activation is kept once.
+        names = self._names.setdefault((id(activation), version(activation)), [])
+        names.append(name)
+        if len(names) == 1:
+            exchange = partial(self._exchange, names, self._errors.current)
+            self._hooks.add_hook(names, activation, context, True, exchange)
 
     def _exchange(
         self,
-        name: str,
+        names: Sequence[str],
         error: OutputError,
         trigger: Tensor,
         context: Context | None,
@@ -117,10 +133,11 @@ class FirstPass:
     ) -> Tensor | None:
         # The user may have called modules inside, and not the network, which ends the first pass.
         self._finish(None)
-        if self._errors.is_source(name):
+        if any(map(self._errors.is_source, names)):
             self._errors.give(error, grad)
             return None
-        return self._hooks.exchange(self._built.get(name), error, trigger, context, grad)
+        built = next((self._built[name] for name in names if name in self._built), None)
+        return self._hooks.exchange(built, error, trigger, context, grad)
 
     def _end(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         if self._watching and not (self._first_run.has_calls or self._warned):
@@ -142,6 +159,6 @@ class FirstPass:
         try:
             self._built = self._apply(self._first_run.plan(output))
         finally:
-            self._first_run.clear()
+            self._clear()
             self._watching = False
             self._inputs.end()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, ClassVar
 
@@ -72,6 +72,11 @@ class CutMethod(ABC):
         """Whether parts of the running pass still get their gradients with the error."""
         return False
 
+    @property
+    def is_connected(self) -> bool:
+        """Whether the parts of the running pass are connected in the graph."""
+        return True
+
     @abstractmethod
     def pass_cut(
         self, name: str, interface: Interface, activation: Tensor, context: Context | None
@@ -135,7 +140,7 @@ class HookCuts(CutMethod):
         copy = self._copies.needs_copy(name)
         self._copies.mark_seen(name)
         exchange = partial(self.exchange, interface, self._errors.current)
-        self.add_hook(name, activation, context, copy, exchange)
+        self.add_hook([name], activation, context, copy, exchange)
 
     def pass_source(self, activation: Tensor) -> None:
         """Take the gradient of the activation for the error."""
@@ -148,14 +153,14 @@ class HookCuts(CutMethod):
 
     def add_hook(
         self,
-        name: str,
+        names: Iterable[str],
         activation: Tensor,
         context: Context | None,
         copy: bool,
         exchange: Exchange,
     ) -> None:
         """Register a hook on an activation; ``exchange`` is called with its gradient."""
-        changed = partial(self._copies.mark_changed, name)
+        changed = partial(self._copies.mark_changed, names)
         activation.register_hook(GradientHook(activation, context, copy, exchange, changed))
 
     def exchange(

@@ -47,17 +47,20 @@ class CutPlaces(NamedTuple):
         lines = [f"cut before the activation function: {', '.join(before)}"] if before else []
         return lines + ([f"not reached yet: {', '.join(waiting)}"] if waiting else [])
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return the places as plain data and tensors."""
+    def state_dict(self, idle: Collection[str]) -> dict[str, Any]:
+        """Return the places, and the layers that have not run yet, as plain data and tensors."""
         return {
             "sites": Fixed([[*site] for site in self.sites.values()]),
             "parts": [part.state_dict() for part in self.parts],
             "before_activation": {**self.before_activation},
+            "idle": Fixed(sorted(idle)),
         }
 
     @classmethod
-    def read(cls, state: Mapping[str, Any], network: nn.Module) -> CutPlaces:
-        """Read saved places.
+    def read(
+        cls, state: Mapping[str, Any], network: nn.Module
+    ) -> tuple[CutPlaces, Collection[str]]:
+        """Read saved places, and the names of the layers that had not run.
 
         Raises:
             CheckpointError: They are malformed, or do not fit the network.
@@ -67,14 +70,15 @@ class CutPlaces(NamedTuple):
             parts = [Part.from_state(part) for part in listed(state["parts"])]
             saved = mapping(state["before_activation"])
             before = {name: text(kind) for name, kind in saved.items()}
+            idle = {text(name) for name in listed(state["idle"])}
             others = {*before, *(part.cut for part in parts if part.cut)} - sites.keys()
             if others:
                 raise ValueError(f"{sorted(others)} are no cuts")
         known = {name for name, _ in network.named_modules(remove_duplicate=False)}
-        for site in sites.values():
-            if not known.issuperset(site):
+        for place, names in [*sites.items(), *((name, (name,)) for name in idle)]:
+            if not known.issuperset(names):
                 raise CheckpointError(
-                    f"the checkpoint does not fit this wrapper: it has a cut at {site.name!r}, "
+                    f"the checkpoint does not fit this wrapper: it has a cut at {place!r}, "
                     "which is no module of this network: give DNI the network it was saved with"
                 )
-        return cls(sites, parts, before)
+        return cls(sites, parts, before), idle

@@ -63,7 +63,7 @@ class Cuts:
         self._late: LateLayers | None = None
         self._first_pass: FirstPass | None = None
         if first_run is not None:
-            self._late = LateLayers(network, first_run, self._add_late_sites)
+            self._late = LateLayers(network, first_run, method, self._add_late_sites)
             shared = (inputs, errors, first_pass)
             self._first_pass = FirstPass(network, first_run, *shared, self._place_by_pass)
         self._compiled: CompiledParts | None = None
@@ -195,11 +195,11 @@ class Cuts:
         self._errors.set_place(place)
         return built
 
-    def _set_places(self, places: CutPlaces, idle: Iterable[str] | None) -> None:
+    def _set_places(self, places: CutPlaces, idle: Iterable[str]) -> None:
         self._places = places
         self._end_first_pass()
         if self._late is not None:
-            self._late.wait_for(idle, places.sites.values())
+            self._late.wait_for(idle)
         self._compile_parts()
 
     def _add_late_sites(self, sites: Iterable[Site]) -> None:
@@ -263,7 +263,7 @@ class Cuts:
     def state_dict(self) -> dict[str, Any]:
         """Return the state as plain data and tensors."""
         return {
-            **self._places.state_dict(),
+            **self._places.state_dict(self._late.names if self._late is not None else ()),
             "placed": Fixed(self.placed),
             "passed_over": self._fit.state_dict(),
             "error": self._errors.state_dict(),
@@ -280,7 +280,7 @@ class Cuts:
         Raises:
             CheckpointError: The state does not fit the network or the wrapper's arguments.
         """
-        places = CutPlaces.read(state, self._network)
+        places, idle = CutPlaces.read(state, self._network)
         with reading("what is at the cuts"):
             placed = flag(state["placed"])
             load_fit = self._fit.prepare_load(state["passed_over"], places.sites)
@@ -293,7 +293,7 @@ class Cuts:
             load_place()
             self._places = places
             if placed:
-                self._set_places(places, None)
+                self._set_places(places, idle)
                 self._register_anew()
 
         return interfaces, load

@@ -118,7 +118,7 @@ class EagerCut:
         if self._passed is None:
             return None
         if self._passed.changed:
-            self._copies.mark_changed(self.name)
+            self._copies.mark_changed([self.name])
         update = None
         if true is not None or self._policy.part_learns(self.name):
             update = self._update(true, not_asked)

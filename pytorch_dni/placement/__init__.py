@@ -6,7 +6,7 @@ from ._graph import PartChain
 from ._layers import takes_hooks
 from ._parts import merged, Part, parts_table
 from ._selection import Layers, select, Selection
-from ._sites import Site
+from ._site import Site
 
 __all__ = [
     "CutPlan",

@@ -44,6 +44,8 @@ class Call(NamedTuple):
 class CallRecorder:
     """Records the calls of a network's layers and leaf modules, and of chosen modules.
 
+    Where ``layers=None`` chooses, each module with layers inside may be the end of a block.
+
     Args:
         network: The network.
         selection: The modules that the user chose.
@@ -69,6 +71,7 @@ class CallRecorder:
         """Return the modules whose calls are recorded, by qualified name."""
         chosen = {*self._selection.named, *self._selection.found}
         outer = outer_modules(self._network)
+        chosen.update(outer if self._selection.automatic else ())
         return {
             name: module
             for name, module in self._network.named_modules()
@@ -88,6 +91,12 @@ class CallRecorder:
             used = is_made_from([other for other in others if other is not None], node)
         counted = (self.cost.total, self.cost.products)
         self.calls.append(Call(name, module, input, activation, changes, node, used, *counted))
+
+    @property
+    def has_calls(self) -> bool:
+        """Whether any module has run that can be cut by itself, and not as the end of a block."""
+        chosen = not self._selection.automatic
+        return any(chosen or is_unit(call.module) for call in self.calls)
 
     def clear(self) -> None:
         """Drop all calls, and count operations from zero."""

@@ -12,7 +12,7 @@ from torch.autograd.graph import Node
 from .._torch import leaf_of
 from ._calls import Call
 from ._layers import has_weight
-from ._sites import Site
+from ._site import Site
 
 _CONVOLUTIONS = (
     nn.Conv1d,

@@ -16,11 +16,13 @@ from .._objects import reachable_tensors
 from .._tree import differentiable_tensors, tensors
 from ..errors import describe, SelectionError
 from ._calls import Call, CallRecorder
+from ._default_sites import cuts_before_activation
 from ._error_place import ErrorPlace, find_error_place
 from ._graph import PartChain
 from ._parts import Part, parts_between
 from ._selection import Selection
-from ._sites import cuts_before_activation, find_sites, Site
+from ._site import Site
+from ._sites import find_sites
 from ._untouched import untouched
 
 NO_ACTIVATION = (
@@ -87,8 +89,8 @@ class FirstRun:
 
     @property
     def has_calls(self) -> bool:
-        """Whether any watched module has run."""
-        return bool(self._recorder.calls)
+        """Whether any module has run that can be cut by itself, and not as the end of a block."""
+        return self._recorder.has_calls
 
     def clear(self) -> None:
         """Drop the recorded calls."""
@@ -105,9 +107,7 @@ class FirstRun:
             DNIError: A cut does not separate the network, where it must.
         """
         calls, cost = self._recorder.calls, self._recorder.cost
-        ends = [tensor for tensor in tensors(output) if tensor.requires_grad]
-        # Attributes of an object are not always outputs: a cache of keys and values is none.
-        ends = ends or [tensor for tensor in reachable_tensors(output) if tensor.requires_grad]
+        ends = _ends(output)
         if self._selection.parts is not None and not ends:
             raise SelectionError(
                 f"layers={self._selection.parts}: the network returned a {type(output).__name__}, "
@@ -155,15 +155,20 @@ class FirstRun:
         """Return the layers that ``layers=None`` found, those given left out."""
         return [*{*self._selection.found} - {*placed}] if self._selection.automatic else []
 
-    def late_sites(self, names: Collection[str]) -> tuple[list[Site], set[str]]:
+    def late_sites(self, names: Collection[str], output: Any) -> tuple[list[Site], set[str]]:
         """Return sites for layers of which some have run in the recorded calls, and those.
 
         The layer that ran last gets no site where it is to be left out.
+
+        Args:
+            names: The layers.
+            output: What the network returned in that pass.
         """
         calls = self._recorder.calls
-        sites = find_sites(self._selection, self._skip_last_layer, (), calls, (), (0, 0))
+        late = self._selection._replace(found=tuple(n for n in self._selection.found if n in names))
+        sites = find_sites(late, self._skip_last_layer, (), calls, _ends(output), (0, 0))
         ran = {*self._recorder.opaque, *(call.name for call in calls)}
-        return [site for site in sites if site.source in names], ran
+        return sites, ran
 
     def _check_opaque(self) -> set[str]:
         """Return the modules that returned nothing to cut; where they were to be cut, warn.
@@ -237,6 +242,13 @@ class FirstRun:
                 return network.eval()(*args, **kwargs)
             except Exception:
                 raise reason from None
+
+
+def _ends(output: Any) -> list[Tensor]:
+    """Return the tensors that require a gradient in what the network returned."""
+    ends = [tensor for tensor in tensors(output) if tensor.requires_grad]
+    # Attributes of an object are not always outputs: a cache of keys and values is none.
+    return ends or [tensor for tensor in reachable_tensors(output) if tensor.requires_grad]
 
 
 def _activations(calls: Sequence[Call], sites: Sequence[Site]) -> dict[str, Tensor]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
+from itertools import accumulate
 from typing import cast, NamedTuple
 
 from torch import Tensor
@@ -77,14 +79,18 @@ def walk(starts: Iterable[Node], ends: Iterable[Node], mark: object) -> Reached:
     return Reached(leaves, met, passed, visited)
 
 
-def activations_after(outputs: Iterable[Node], nodes: Iterable[Node]) -> dict[Node, str]:
+def activations_after(
+    outputs: Iterable[Node], nodes: Iterable[Node], alone: Collection[Node] = ()
+) -> dict[Node, str]:
     """Return, by node, the activation functions that were applied to the given nodes directly.
 
     Args:
         outputs: Nodes of the network's outputs.
         nodes: The nodes.
+        alone: Nodes of which only those are returned that nothing else uses.
     """
     wanted, found = {*nodes}, dict[Node, str]()
+    uses = Counter[Node]()
     stack = [*outputs]
     seen = {*stack}
     while stack:
@@ -93,9 +99,10 @@ def activations_after(outputs: Iterable[Node], nodes: Iterable[Node]) -> dict[No
         kind = activation_function(node)
         if kind is not None and inputs[0] in wanted:
             found[inputs[0]] = kind
+        uses.update(before for before in inputs if before in wanted)
         stack += [before for before in inputs if before not in seen]
         seen.update(inputs)
-    return found
+    return {node: kind for node, kind in found.items() if node not in alone or uses[node] == 1}
 
 
 def is_made_from(starts: Iterable[Node], end: Node) -> bool:
@@ -168,40 +175,36 @@ def _check_checkpoints(name: str, nodes: Iterable[Node]) -> None:
         )
 
 
-def separating(outputs: Iterable[Node], places: Sequence[Node]) -> list[bool]:
-    """Return which places in a graph separate it: everything goes through them.
+def connections_around(outputs: Iterable[Node], places: Sequence[Node]) -> list[int | None]:
+    """Return how many activations pass around each place in a graph; None where it is not in it.
 
-    A place does not separate where an edge leads from a node made after it to a node made before
-    it, or where an output was made before it; parameters do not count.
+    An activation passes around a place where it was made before it, and is an output or is used by
+    a node made after it; parameters do not count. A place that none passes around separates the
+    graph: everything goes through it.
 
     Args:
         outputs: Nodes of the network's outputs.
         places: Nodes, in the order in which they were made.
     """
     order = [creation_number(node) for node in places]
-    crossed = [0] * (len(places) + 1)
-
-    def cross(before: Node, last: int) -> None:
-        first = bisect_right(order, creation_number(before))
-        if first < last:
-            crossed[first] += 1
-            crossed[last] -= 1
-
-    stack = [*{*outputs}]
+    last = {node: len(places) for node in outputs}  # by node, the first place after its last use
+    stack = [*last]
     seen = {*stack}
-    for node in stack:
-        cross(node, len(places))
     while stack:
         node = stack.pop()
+        use = bisect_left(order, creation_number(node))
         for before, _ in node.next_functions:
             if before is None or leaf_of(before) is not None:
                 continue
-            cross(before, bisect_left(order, creation_number(node)))
+            last[before] = max(last.get(before, 0), use)
             if before not in seen:
                 seen.add(before)
                 stack.append(before)
-    found, over = [], 0
-    for place, change in zip(places, crossed, strict=False):
-        over += change
-        found.append(not over and place in seen)
-    return found
+    changes = [0] * (len(places) + 1)
+    for node, end in last.items():
+        begin = bisect_right(order, creation_number(node))
+        if begin < end:
+            changes[begin] += 1
+            changes[end] -= 1
+    counts = accumulate(changes[:-1])
+    return [n if place in seen else None for place, n in zip(places, counts, strict=True)]

@@ -26,6 +26,11 @@ def has_weight(module: nn.Module) -> bool:
     return weights == 1 and not any(_own_weights(m) for child in inside for m in child.modules())
 
 
+def holds_weight(module: nn.Module) -> bool:
+    """Return whether a module, or one inside of it, has a parameter of two or more dimensions."""
+    return any(_own_weights(inside) for inside in module.modules())
+
+
 def is_unit(module: nn.Module) -> bool:
     """Return whether a module computes as a whole, so that no cut can be made inside it.
 

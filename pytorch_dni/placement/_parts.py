@@ -13,7 +13,7 @@ from .._torch import storage_number
 from .._tree import sizes
 from ._calls import Call
 from ._layers import is_unit
-from ._sites import Site
+from ._site import Site
 
 _LISTED = 3
 

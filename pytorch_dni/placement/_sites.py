@@ -3,31 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from typing import cast, NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import cast
 
 from torch import Tensor
 from torch.autograd.graph import Node
 
-from .._torch import activation_function, creation_number
+from .._torch import creation_number
 from ..errors import SelectionError
 from ._calls import Call
 from ._cost import balanced
-from ._graph import activations_after, separating
+from ._default_sites import default_sites
+from ._graph import connections_around
 from ._layers import has_weight
 from ._selection import Selection
-
-
-class Site(NamedTuple):
-    """A place to cut: the output of one module.
-
-    Attributes:
-        name: Qualified name of the module.
-        source: Qualified name of the layer that computes the features; it tells their dimension.
-    """
-
-    name: str
-    source: str
+from ._site import Site, site_at
 
 
 def find_sites(
@@ -61,7 +51,7 @@ def find_sites(
         # Lazy layers have shown by now whether they have a weight.
         weighted = {call.name for call in calls if has_weight(call.module)}
         found = [name for name in ran if name in found and name in weighted]
-        return [_site_after_activation(name, calls) for name in found]
+        return default_sites(found, skip_last_layer, calls, outputs)
     chosen = {*selection.named, *found}
     ordered = _distinct(chosen, calls)
     ordered += [name for name in watched if name in chosen and name not in ran]
@@ -87,11 +77,11 @@ def _balanced_sites(
     nodes = [cast(Node, call.node) for call in single]
     order = sorted(range(len(single)), key=lambda i: creation_number(nodes[i]))
     ends = [output.grad_fn for output in outputs if output.grad_fn is not None]
-    separates = separating(ends, [nodes[i] for i in order])
+    around = connections_around(ends, [nodes[i] for i in order])
     places = {
         single[i].products: single[i]
-        for i, alone in zip(order, separates, strict=True)
-        if alone and single[i].products < products
+        for i, connections in zip(order, around, strict=True)
+        if connections == 0 and single[i].products < products
     }
     if len(places) < parts - 1:
         raise SelectionError(
@@ -101,15 +91,8 @@ def _balanced_sites(
         )
     found = [*places.values()]
     chosen = balanced([call.cost for call in found], cost, parts)
-    return [Site(found[i].name, _source(found[i], calls)) for i in chosen]
-
-
-def _source(place: Call, calls: Sequence[Call]) -> str:
-    """Return the last layer with a weight up to a place whose output has as many dimensions."""
-    for call in reversed(calls[: calls.index(place) + 1]):
-        if has_weight(call.module) and call.output.dim() == place.output.dim():
-            return call.name
-    return place.name
+    positions = {call.name: position for position, call in enumerate(calls)}
+    return [site_at(positions[found[i].name], calls) for i in chosen]
 
 
 def _distinct(chosen: set[str], calls: Sequence[Call]) -> list[str]:
@@ -127,56 +110,3 @@ def _distinct(chosen: set[str], calls: Sequence[Call]) -> list[str]:
             names[call.name] = None
             seen.add(activation)
     return list(names)
-
-
-def _site_after_activation(source: str, calls: Sequence[Call]) -> Site:
-    """Return the site after the activation function of a layer, if a module computes one.
-
-    The output of a linear layer is a poor place: the gradient that is passed back depends on the
-    mask of the activation function after it, which a small synthesizer cannot know (three-layer
-    MNIST with labels as context: 96.2 % there against 97.7 % after the ReLU). So the cut is made
-    after the modules without weights that take the layer's output directly, as long as they keep
-    its number of dimensions and run once.
-    """
-    last = source
-    for call in _following(source, calls):
-        if next(call.module.parameters(), None) is None:
-            last = call.name
-    return Site(last, source)
-
-
-def _following(source: str, calls: Sequence[Call]) -> Iterator[Call]:
-    """Yield the calls of modules without weights that follow a layer, each on the one before."""
-    runs = Counter(call.name for call in calls)
-    place = next(i for i, call in enumerate(calls) if call.name == source)
-    current = calls[place]
-    if runs[source] > 1:
-        return
-    for call in calls[place + 1 :]:
-        follows = call.input is current.output and call.output.dim() == current.output.dim()
-        if not follows or runs[call.name] > 1 or has_weight(call.module):
-            return
-        current = call
-        yield call
-
-
-def cuts_before_activation(
-    sites: Iterable[Site], calls: Sequence[Call], ends: Iterable[Node]
-) -> dict[str, str]:
-    """Return, by the name of the site, the activation function that a cut stands before.
-
-    It is one that no module computes (``F.relu`` in a ``forward``), or one that runs several times.
-
-    Args:
-        sites: Sites after the activation functions of layers.
-        calls: The calls.
-        ends: Nodes of the network's outputs.
-    """
-    ran = {call.name: call for call in calls}
-    nodes: dict[str, Node] = {}
-    for site in sites:
-        *_, last = ran[site.source], *_following(site.source, calls)
-        if last.node is not None and activation_function(last.node) is None:
-            nodes[site.name] = last.node
-    kinds = activations_after(ends, nodes.values())
-    return {name: kinds[node] for name, node in nodes.items() if node in kinds}

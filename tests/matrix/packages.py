@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from tests.matrix.language import bert
-from tests.matrix.row import BY_PARTS, Row
+from tests.matrix.row import Row
 from tests.matrix.session import Session
 from tests.matrix.training import CLASSES, mlp, sgd, vectors
 
@@ -187,8 +187,8 @@ ROWS = [
     Row("Lightning, resumed from a checkpoint", _lightning_resumes, needs=("lightning",)),
     Row("Accelerate", _accelerate("no"), needs=("accelerate",)),
     Row("Accelerate, bfloat16", _accelerate("bf16"), needs=("accelerate",)),
-    Row("transformers `Trainer`", _hf_trainer, needs=TRAINER, expected=BY_PARTS),
-    Row("transformers `Trainer`, resumed", _hf_trainer_resumes, needs=TRAINER, expected=BY_PARTS),
+    Row("transformers `Trainer`", _hf_trainer, needs=TRAINER),
+    Row("transformers `Trainer`, resumed", _hf_trainer_resumes, needs=TRAINER),
     Row("timm `ModelEmaV3`", _timm_ema, needs=("timm",)),
     Row("safetensors", _safetensors, needs=("safetensors",)),
 ]

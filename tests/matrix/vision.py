@@ -137,7 +137,6 @@ ROWS = [
     Row(
         "torchvision `resnet18`",
         steps(partial(_torchvision, "resnet18"), images()),
-        expected=BY_PARTS,
         slow=True,
     ),
     Row(
@@ -145,16 +144,15 @@ ROWS = [
         steps(_vgg, images()),
         "an eighth of the width, a classifier of one layer",
     ),
-    Row("torchvision `DenseNet`", steps(_densenet, images()), expected=BY_PARTS, slow=True),
+    Row("torchvision `DenseNet`", steps(_densenet, images()), slow=True),
     Row(
         "torchvision `mobilenet_v3_small`",
         steps(partial(_torchvision, "mobilenet_v3_small", width_mult=0.25), images()),
-        expected=BY_PARTS,
         slow=True,
     ),
-    Row("torchvision `EfficientNet`", steps(_efficientnet, images()), expected=BY_PARTS, slow=True),
-    Row("torchvision `VisionTransformer`", steps(_vit, images()), expected=BY_PARTS),
-    Row("torchvision `SwinTransformer`", steps(_swin, images()), expected=BY_PARTS, slow=True),
+    Row("torchvision `EfficientNet`", steps(_efficientnet, images()), slow=True),
+    Row("torchvision `VisionTransformer`", steps(_vit, images())),
+    Row("torchvision `SwinTransformer`", steps(_swin, images()), slow=True),
     Row(
         "torchvision `googlenet`",
         steps(partial(_torchvision, "googlenet", init_weights=False), images(64, 2), _auxiliary),
@@ -175,12 +173,11 @@ ROWS = [
         "returns losses in training and boxes in evaluation",
         expected=BY_PARTS,
     ),
-    Row("timm `ConvNeXt`", steps(_convnext, images()), needs=("timm",), expected=BY_PARTS),
-    Row("timm `MlpMixer`", steps(_mixer, images()), needs=("timm",), expected=BY_PARTS),
+    Row("timm `ConvNeXt`", steps(_convnext, images()), needs=("timm",)),
+    Row("timm `MlpMixer`", steps(_mixer, images()), needs=("timm",)),
     Row(
         "transformers ViT",
         steps(_hf_vit, images(), _logits),
         needs=("transformers",),
-        expected=BY_PARTS,
     ),
 ]
