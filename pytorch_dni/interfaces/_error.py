@@ -173,9 +173,7 @@ class ErrorInput:
         """
         changes: list[Change] = [partial(self.scale.apply, error.update)]
         if self._decay is not None:
-            sample = None
-            if self._decay.due:
-                sample = self._decay.measure(residual, scale, activation, error.decay)
+            sample = self._decay.measure(residual, scale, activation, error.decay)
             changes.append(partial(self._decay.apply, sample))
         return changes
 
