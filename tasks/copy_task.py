@@ -1,6 +1,7 @@
 """Copy task: repeat a sequence of random binary vectors after an end marker.
 
-With --window T, a recurrent network is trained on windows of T steps of sequences that get longer.
+With --window T, a recurrent network is trained on windows of T time steps of longer and longer
+sequences.
 """
 
 from __future__ import annotations

@@ -57,6 +57,7 @@ def parsers():
 @pytest.mark.parametrize(("name", "parser"), [*parsers()])
 def test_options_have_the_same_words(name, parser):
     found = options_of(parser)
+    assert parser.format_help()
     assert not OTHER_WORDS & {*found}
     for option, meaning in MEANINGS.items():
         assert meaning in found.get(option, meaning), option
