@@ -65,16 +65,16 @@ def group_rows(rows: Sequence[Row]) -> dict[tuple[str, int, str], list[Row]]:
 def table(rows: Sequence[Row]) -> str:
     """Return a table of means over seeds, with 95 % confidence intervals.
 
-    Results are compared after equal numbers of updates, and after the training time of ``bptt``.
+    Results are compared after equal numbers of steps, and after the training time of ``bp``.
     """
-    header = ["task", "T", "mode", "lr", "equal updates", "95 %", "time of bptt", "95 %"]
-    lines, groups = [[*header, "ms/update"]], group_rows(rows)
+    header = ["task", "T", "mode", "lr", "equal steps", "95 %", "time of bp", "95 %"]
+    lines, groups = [[*header, "step ms"]], group_rows(rows)
     for (task, window, mode), group in groups.items():
-        bptt = groups.get((task, window, "bptt"), [])
-        times = {row["seed"]: row["seconds"] for row in bptt}
+        bp = groups.get((task, window, "bp"), [])
+        times = {row["seed"]: row["seconds"] for row in bp}
         final = [result(row) for row in group]
         timed = [result(row, times.get(row["seed"], row["seconds"])) for row in group]
-        seconds = sum(row["seconds"] for row in group) / sum(row["updates"] for row in group)
+        seconds = sum(row["seconds"] for row in group) / sum(row["steps"] for row in group)
         name = [task, str(window), mode, f"{group[0]['lr']:g}"]
         lines.append([*name, *_cells(final), *_cells(timed), f"{1e3 * seconds:.2f}"])
     return format_table(lines)

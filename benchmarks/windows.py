@@ -2,7 +2,7 @@
 
 Each mode is trained on windows of each length at each learning rate, and the table shows its best
 learning rate. The result is the largest length solved, or for a text the bits per character, after
-equal numbers of updates and in equal time. The documented study of one task is "python -m
+equal numbers of steps and in equal time. The documented study of one task is "python -m
 benchmarks.windows --task copy --lr 3e-3,1e-2 --json FILE"; "--read FILE ... --plot FILE" makes
 table and plot from files of several tasks.
 """
@@ -25,6 +25,7 @@ from tasks import (
     recall_task,
     repeat_copy_task,
 )
+from tasks.argument_types import data_folder, names, numbers
 from tasks.episodes import EpisodeRun, EpisodeTask, MODES
 from tasks.errors import TaskError
 
@@ -45,11 +46,11 @@ class _StudiedTask(NamedTuple):
 
 _TASKS = {
     "copy": _StudiedTask(copy_task.window_parser, copy_task.CopyEpisodes),
-    "repeat_copy": _StudiedTask(repeat_copy_task.window_parser, repeat_copy_task.RepeatCopyTask),
-    "recall": _StudiedTask(recall_task.window_parser, recall_task.RecallTask),
+    "repeat_copy": _StudiedTask(repeat_copy_task.parser, repeat_copy_task.RepeatCopyTask),
+    "recall": _StudiedTask(recall_task.parser, recall_task.RecallTask),
 }
 _TEXT = "characters"
-_DEFAULT_MODES = ["bptt", "bptt4", "dni"]
+_DEFAULT_MODES = ["bp", "bp4", "dni"]
 _EVALUATIONS = 10
 
 
@@ -74,12 +75,12 @@ def _study_episodes(
 ) -> list[dict[str, Any]]:
     task_args = task.parser().parse_args(given)
     results = []
-    for seed in range(1, args.seeds + 1):
+    for seed in args.seed:
         runs = [EpisodeRun(mode, seed, task.make(task_args), task_args) for mode in modes]
-        for _ in range(args.updates):
+        for _ in range(args.steps):
             # In turn, so that changes in the speed of the machine affect all modes alike.
             for run in runs:
-                run.update()
+                run.train_step()
         results += [run.result() for run in runs]
     return results
 
@@ -90,16 +91,16 @@ def _study_text(
     unknown = [mode for mode in modes if mode not in language_runs.MODES]
     if unknown:
         raise TaskError(f"the task {_TEXT} has no mode {', '.join(unknown)}")
-    task_args = char_language_model.window_parser().parse_args(given)
+    task_args = char_language_model.parser().parse_args(given)
     text = language_runs.PennTreebank(task_args.data, list)
-    evaluate_every = max(args.updates // _EVALUATIONS, 1)
+    evaluate_every = max(args.steps // _EVALUATIONS, 1)
     results = []
-    for seed in range(1, args.seeds + 1):
+    for seed in args.seed:
         runs = [language_runs.LanguageRun(mode, seed, text, task_args) for mode in modes]
-        for _ in range(args.updates):
+        for _ in range(args.steps):
             for run in runs:
-                run.update()
-                if run.updates % evaluate_every == 0:
+                run.train_step()
+                if run.steps % evaluate_every == 0:
                     run.evaluate()
         results += [run.result() for run in runs]
     return results
@@ -108,10 +109,10 @@ def _study_text(
 def _parser() -> options.Parser:
     parser = options.Parser(prog="python -m benchmarks.windows", description=__doc__)
     add = parser.add_argument
-    tasks = [*_TASKS, *([_TEXT] if options.data_folder() else [])]
+    tasks = [*_TASKS, *([_TEXT] if data_folder() else [])]
     add(
         "--task",
-        type=options.names(tasks),
+        type=names(tasks),
         default=[*_TASKS],
         metavar="TASK,...",
         help=f"tasks, of {', '.join(tasks)} (default: {','.join(_TASKS)}); "
@@ -119,17 +120,17 @@ def _parser() -> options.Parser:
     )
     add(
         "--window",
-        type=options.numbers(int, 1),
+        type=numbers(int, 1),
         default=[2, 3, 5, 8],
         metavar="T,...",
-        help="steps of a window (default: 2,3,5,8)",
+        help="time steps of a window (default: 2,3,5,8)",
     )
     parser.add_modes(MODES, _DEFAULT_MODES)
-    parser.add_integer("--seeds", 10, "number of seeds")
-    parser.add_integer("--updates", 6000, "windows to train on")
+    parser.add_seeds(range(1, 11))
+    parser.add_steps(6000, "training steps of each network, a window each")
     add(
         "--lr",
-        type=options.numbers(float, 0, exclusive=True),
+        type=numbers(float, 0, exclusive=True),
         default=[3e-3],
         metavar="RATE,...",
         help="learning rates of the network (default: 3e-3)",

@@ -68,5 +68,5 @@ def main(windows: int) -> dict[str, float]:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--windows", type=int, default=2500, help="training windows")
-    main(parser.parse_args().windows)
+    parser.add_argument("--steps", type=int, default=2500, help="training steps, a window each")
+    main(parser.parse_args().steps)

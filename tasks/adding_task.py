@@ -8,9 +8,8 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from . import sequences
+from . import options, sequences
 
 
 class AddingTask(sequences.DigitTask):
@@ -18,14 +17,11 @@ class AddingTask(sequences.DigitTask):
 
     def __init__(self, args: argparse.Namespace) -> None:
         super().__init__(args, args.length * (args.digits - 1) + 1)
-        # The best constant answer is the most probable sum. Convolutions with the distribution of
-        # one digit give the distribution of the sum.
-        distribution = torch.ones(1, dtype=torch.float64)
-        digit = torch.full((1, 1, args.digits), 1 / args.digits, dtype=torch.float64)
-        for _ in range(args.length):
-            distribution = F.conv1d(
-                distribution.view(1, 1, -1), digit, padding=args.digits - 1
-            ).flatten()
+        # The best constant answer is the most probable sum. The power of the transformed
+        # distribution of one digit is that of the sum.
+        digit = torch.full((args.digits,), 1 / args.digits, dtype=torch.float64)
+        transformed = torch.fft.rfft(digit, self.output_size) ** args.length
+        distribution = torch.fft.irfft(transformed, self.output_size)
         self.chance_error = 1 - distribution.max().item()
 
     def label(self, digits: Tensor) -> Tensor:
@@ -33,10 +29,14 @@ class AddingTask(sequences.DigitTask):
         return digits.sum(1)
 
 
+def parser() -> options.Parser:
+    """Return a parser with the options of this program."""
+    return sequences.digit_parser("adding_task", __doc__, steps=3000, length=3)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program and return its exit status."""
-    parser = sequences.digit_parser("adding_task", __doc__, steps=3000, length=3)
-    return sequences.run(parser, AddingTask, argv)
+    return sequences.run(parser(), AddingTask, argv)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from . import sequences
+from . import options, sequences
 
 
 class ArgmaxTask(sequences.DigitTask):
@@ -37,16 +37,21 @@ class ArgmaxTask(sequences.DigitTask):
         return torch.argmax(digits * self._length + offsets, 1)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the program and return its exit status."""
-    parser = sequences.digit_parser("argmax_task", __doc__, steps=2000, length=8)
-    parser.add_argument(
+def parser() -> options.Parser:
+    """Return a parser with the options of this program."""
+    own = sequences.digit_parser("argmax_task", __doc__, steps=2000, length=8)
+    own.add_argument(
         "--target",
         choices=["position", "value"],
         default="position",
         help="what to predict about the maximum (default: %(default)s)",
     )
-    return sequences.run(parser, ArgmaxTask, argv)
+    return own
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program and return its exit status."""
+    return sequences.run(parser(), ArgmaxTask, argv)
 
 
 if __name__ == "__main__":

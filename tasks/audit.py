@@ -13,13 +13,13 @@ from collections.abc import Sequence
 
 import torch
 from torch import nn, Tensor
-from tqdm import tqdm
 
 from pytorch_dni import Audit
 
-from . import files, options, plots
+from . import files, live_table, options, plots, resuming, threads
 from .mnist import add_layer_options, add_network_options, LEARNING_RATE, MNISTTask
 from .modes import Configuration, MODES
+from .progress import Progress
 from .tables import format_table
 from .task import Batch, step_seed
 
@@ -36,6 +36,7 @@ def audit_training(
     steps: int,
     every: int,
     seed: int = 1,
+    live: bool = False,
 ) -> Rows:
     """Train a network, and return the cosines of its parts at each audit.
 
@@ -46,18 +47,29 @@ def audit_training(
         steps: Number of training steps.
         every: Steps from one audit to the next; the first one is after the first step.
         seed: Seed of the data.
+        live: Whether a table of ``stats()`` is shown on a terminal.
     """
     optimizer = torch.optim.Adam(network.parameters(), lr=configuration.lr)
     model = configuration.wrap(network, optimizer, task)
     rows: Rows = []
-    for step in tqdm(range(steps), desc=configuration.label, unit="step", mininterval=0.5):
-        batch = task.training_batch(seed, step)
-        torch.manual_seed(step_seed(seed, step))
-        optimizer.zero_grad()
-        _loss(task, configuration, model, batch).backward()
-        optimizer.step()
-        if step % every == 0 or step == steps - 1:
-            rows.append((step + 1, _cosines(_audit(task, configuration, model, batch))))
+    losses: list[Tensor] = []
+
+    def live_rows() -> list[Sequence[str]]:
+        return live_table.rows([live_table.Trained(configuration.label, losses[-1].item(), model)])
+
+    with Progress(steps, rows=live_rows if live else None) as progress:
+        progress.show(configuration.label)
+        for step in range(steps):
+            batch = task.training_batch(seed, step)
+            torch.manual_seed(step_seed(seed, step))
+            optimizer.zero_grad()
+            loss = _loss(task, configuration, model, batch)
+            loss.backward()
+            optimizer.step()
+            losses = [loss.detach()]
+            if step % every == 0 or step == steps - 1:
+                rows.append((step + 1, _cosines(_audit(task, configuration, model, batch))))
+            progress.advance(1)
     return rows
 
 
@@ -81,26 +93,29 @@ def parser() -> options.Parser:
     """Return a parser with the options of this program."""
     parser = options.Parser(prog="python -m tasks.audit", description=__doc__)
     parser.add_modes(_MODES, ("feedback", "local-error", "dni", "cdni", "local"))
-    parser.add_integer("--steps", None, "training steps (default: one epoch)")
+    parser.add_steps(None, "training steps of each network (default: one epoch)")
     parser.add_integer("--every", 26, "training steps between audits")
-    parser.add_integer("--batch", 256, "samples in a training step", minimum=2)
-    parser.add_number("--lr", LEARNING_RATE, "learning rate of the network")
-    parser.add_number("--grad-lr", None, "learning rate of the synthesizers")
-    parser.add_integer("--seed", 1, "seed of the initial weights and of the data", minimum=0)
+    parser.add_training(batch=256, samples="samples", lr=LEARNING_RATE, whose="the network")
+    parser.add_grad_lr()
+    parser.add_seed()
     add_network_options(parser)
     add_layer_options(parser)
     parser.add_device()
+    parser.add_threads()
+    parser.add_live()
     parser.add_output_folder(f"the picture, {FIGURE}")
     return parser
 
 
 def _run(args: argparse.Namespace) -> None:
+    resuming.check_lengths(args)
     if args.out is not None:
         files.check_unused(args.out, (FIGURE,), "give another --out")
     task = MNISTTask(args, args.depth, args.norm, args.activation)
     steps = args.steps or task.default_steps
     torch.manual_seed(step_seed(args.seed, -1))
     network = task.build_network().to(args.device)
+    threads.use(args.threads, network, task.training_batch(args.seed, 0).input)
     cosines = {
         mode: audit_training(
             task,
@@ -109,6 +124,7 @@ def _run(args: argparse.Namespace) -> None:
             steps,
             args.every,
             args.seed,
+            args.live,
         )
         for mode in args.mode
     }

@@ -21,7 +21,7 @@ from .modes import Configuration
 from .task import Batch, step_generator, Task
 
 _TEST_BATCHES, _TEST_BATCH_SIZE = 16, 64
-_FEATURES_PER_HEAD = 24
+FEATURES_PER_HEAD = 24
 
 
 class CharTransformer(nn.Module):
@@ -46,7 +46,7 @@ class CharTransformer(nn.Module):
         self.blocks = nn.ModuleList(
             nn.TransformerEncoderLayer(
                 width,
-                width // _FEATURES_PER_HEAD,
+                width // FEATURES_PER_HEAD,
                 4 * width,
                 dropout=0.0,
                 activation="gelu",
@@ -79,10 +79,11 @@ class CharTransformerTask(Task):
         text: The texts.
 
     Raises:
-        TaskError: A text is shorter than an excerpt.
+        TaskError: A text is shorter than an excerpt, or the width does not fit.
     """
 
     def __init__(self, args: argparse.Namespace, text: PennTreebank) -> None:
+        check_width(args)
         self._length, self._width, self._depth = args.length, args.hidden, args.depth
         self._batch_size, self._device = args.batch, args.device
         self._training, test = text.splits["train"], text.splits["valid"]
@@ -98,6 +99,7 @@ class CharTransformerTask(Task):
         blocks = [f"blocks.{number}" for number in range(args.depth)]
         self.layers = blocks if args.parts is None else args.parts
         self.summary_note = "losses in bits for each character"
+        self.error_meaning = "share of wrong characters"
 
     def build_network(self) -> nn.Module:
         """Build the transformer."""
@@ -126,6 +128,16 @@ class CharTransformerTask(Task):
         return (output.argmax(-1) != batch.target).float().mean()
 
 
+def check_width(args: argparse.Namespace) -> None:
+    """Check that heads of equal size make up the width of the transformer.
+
+    Raises:
+        TaskError: They do not.
+    """
+    if args.hidden % FEATURES_PER_HEAD:
+        raise TaskError(f"--hidden {args.hidden} is no multiple of {FEATURES_PER_HEAD}")
+
+
 def parser() -> options.Parser:
     """Return a parser with the options of this program."""
     parser = comparison_options.equal_comparison_parser(
@@ -133,14 +145,12 @@ def parser() -> options.Parser:
     )
     add_text_folder(parser)
     parser.add_integer("--length", 32, "number of positions")
-    parser.add_integer("--hidden", 96, f"number of features, a multiple of {_FEATURES_PER_HEAD}")
-    parser.add_integer("--depth", 4, "number of blocks")
+    parser.add_integer("--hidden", 96, f"width of the blocks, a multiple of {FEATURES_PER_HEAD}")
+    parser.add_depth(4, "blocks")
     return parser
 
 
 def _prepare(args: argparse.Namespace) -> tuple[CharTransformerTask, list[Configuration]]:
-    if args.hidden % _FEATURES_PER_HEAD:
-        raise TaskError(f"--hidden {args.hidden} is no multiple of {_FEATURES_PER_HEAD}")
     text = PennTreebank(args.data, list)
     return CharTransformerTask(args, text), comparison_options.equal_configurations(args)
 

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import argparse
 import copy
-import statistics
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from pytorch_dni import DNIError
 
-from . import comparison_options, options, output_folder
+from . import comparison_summary, live_table, options, output_folder, plots, resuming, threads
+from .announcement import announce
 from .errors import TaskError
 from .modes import Configuration
-from .tables import format_table
+from .progress import Progress
 from .task import step_seed, Task
 from .training_run import TrainingRun
 
@@ -65,22 +65,39 @@ class Comparison:
                 moved = copy.deepcopy(network).to(device)
                 self.runs.append(TrainingRun(configuration, seed, moved, task, decay_steps))
 
-    def train(self, total: int, every: int, save: Callable[[], None]) -> None:
-        """Train until ``total`` steps; evaluate and save every ``every`` steps and at the end."""
+    def train(
+        self,
+        total: int,
+        every: int,
+        save: Callable[[], None],
+        epochs: int | None = None,
+        live: bool = False,
+    ) -> None:
+        """Train until ``total`` steps; evaluate and save every ``every`` steps and at the end.
+
+        Args:
+            total: Number of steps.
+            every: Steps from one evaluation to the next.
+            save: Called after each evaluation.
+            epochs: Number of epochs that the steps make up, if epochs were asked for.
+            live: Whether a table of ``stats()`` is shown on a terminal.
+        """
         warm_up = True
-        remaining = (total - self.step) * len(self.runs)
-        with tqdm(total=remaining, unit="step", mininterval=0.5, dynamic_ncols=True) as bar:
+        rows = self._live_rows if live else None
+        progress = Progress(total, self.step, len(self.runs), epochs=epochs, rows=rows)
+        with progress:
             while self.step < total:
                 end = min(self.step + _STEPS_PER_BLOCK, total, (self.step // every + 1) * every)
                 evaluation_due = end % every == 0 or end == total
-                self._train_block(end, warm_up, bar, evaluation_due)
+                self._train_block(end, warm_up, progress, evaluation_due)
+                progress.block_ended()
                 self.step, warm_up = end, False
                 if evaluation_due:
                     self.history += [{"step": end, **run.evaluate()} for run in self.runs]
                     save()
 
     def _train_block(
-        self, end: int, warm_up: bool, bar: tqdm[Any], always_show_progress: bool
+        self, end: int, warm_up: bool, progress: Progress, always_show_figures: bool
     ) -> None:
         for seed in self._seeds:
             batches = [self._task.training_batch(seed, step) for step in range(self.step, end)]
@@ -88,9 +105,15 @@ class Comparison:
                 if run.seed != seed:
                     continue
                 run.train_block(self.step, batches, warm_up)
-                # Progress is computed only if it is shown: its figures wait for the device.
-                if bar.update(len(batches)) or always_show_progress:
-                    bar.set_postfix_str(run.progress())
+                # Figures are computed only if they are shown: they wait for the device.
+                if progress.advance(len(batches)) or always_show_figures:
+                    progress.show(run.progress())
+
+    def _live_rows(self) -> list[Sequence[str]]:
+        first = [run for run in self.runs if run.seed == self._seeds[0]]
+        return live_table.rows(
+            live_table.Trained(run.configuration.label, run.last_loss(), run.model) for run in first
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """Return what is needed to continue the training, as plain data and tensors."""
@@ -105,50 +128,8 @@ class Comparison:
         self.history = list(state["history"])
 
     def summary(self) -> str:
-        """Return a table with a row for each configuration.
-
-        Figures are means over seeds, with the standard deviation of the test error; step times
-        are medians over blocks.
-        """
-        std_header = ["std"] if len(self._seeds) > 1 else []
-        header = ["mode", "lr", "train loss", "test loss", "test error %", *std_header, "cosine"]
-        rows = [[*header, "step ms", "step/bp"]]
-        for label in dict.fromkeys(run.configuration.label for run in self.runs):
-            runs = [run for run in self.runs if run.configuration.label == label]
-            last = [r for r in self.history if r["label"] == label and r["step"] == self.step]
-            errors = [100 * r["test_error"] for r in last]
-            rows.append(
-                [
-                    label,
-                    f"{runs[0].configuration.lr:.2g}",
-                    _mean([r["training_loss"] for r in last], ".4f"),
-                    _mean([r["test_loss"] for r in last], ".4f"),
-                    _mean(errors, ".2f"),
-                    *[f"{statistics.stdev(errors):.2f}" for _ in std_header],
-                    _mean([r["cosine"] for r in last], ".3f"),
-                    _median([seconds for run in runs for seconds in run.block_times], 1e3),
-                    _median([ratio for run in runs for ratio in self._step_time_ratios(run)]),
-                ]
-            )
-        return format_table(rows)
-
-    def _step_time_ratios(self, run: TrainingRun) -> list[float | None]:
-        """Return the ratio of step time to that of backpropagation, for each block."""
-        for other in self.runs:
-            if other.seed == run.seed and other.configuration.mode == "bp":
-                pairs = zip(run.block_times, other.block_times, strict=True)
-                return [own / base if own and base else None for own, base in pairs]
-        return []
-
-
-def _mean(values: list[float | None], format_spec: str) -> str:
-    known = [value for value in values if value is not None]
-    return format(statistics.mean(known), format_spec) if known else "-"
-
-
-def _median(values: list[float | None], factor: float = 1.0) -> str:
-    known = [value for value in values if value is not None]
-    return f"{factor * statistics.median(known):.2f}" if known else "-"
+        """Return a table with a row for each configuration, and what its columns mean."""
+        return comparison_summary.summarise(self._task, self.runs, self.history, self.step)
 
 
 def run(
@@ -168,7 +149,7 @@ def run(
     return options.run_program(
         parser,
         lambda: _compare(parser, prepare, argv, finish),
-        "interrupted; with --out, --resume continues from the last evaluation",
+        options.INTERRUPTED,
     )
 
 
@@ -178,8 +159,8 @@ def _compare(
     argv: Sequence[str] | None,
     finish: Callable[[argparse.Namespace, Task, Comparison], None] | None,
 ) -> None:
-    args, checkpoint = comparison_options.parse(parser, argv)
-    folder = output_folder.OutputFolder(args.out, args.resume)
+    args, checkpoint = resuming.parse(parser, argv)
+    folder = output_folder.OutputFolder(args.out, args.task, args.resume)
     task, configurations = prepare(args)
     total = _total_steps(args, task, checkpoint)
     decay_steps = total if args.decay else None
@@ -191,25 +172,37 @@ def _compare(
                 f"{checkpoint['total']} steps cannot be continued to another number of steps"
             )
         _resume(comparison, checkpoint, total)
-    folder.create()
+    print(_announcement(args, task, comparison, total))
+    print(folder.create(), flush=True)
     kept = {
         "task": args.task,
-        "options": comparison_options.determining_options(args),
+        "options": resuming.determining_options(args),
         "total": total,
     }
 
     def save() -> None:
-        folder.save({**kept, **comparison.state_dict()}, args.task)
+        state = {**kept, **comparison.state_dict()}
+        draw = partial(plots.plot_test_errors, comparison.history, args.task)
+        folder.save(state, comparison.history, draw)
 
     if comparison.step == total:
         save()  # the run before may have been killed between the checkpoint and the other files
-    comparison.train(total, args.every, save)
+    comparison.train(total, args.every, save, args.epochs, args.live)
     note = task.summary_note and f"; {task.summary_note}"
-    chance = f"chance error {100 * task.chance_error:.1f} %"
-    print(f"{args.task}, {comparison.step} steps{note}; {chance}")
+    print(f"\n{args.task}, {comparison.step} steps{note}")
     print(comparison.summary())
     if finish is not None:
         finish(args, task, comparison)
+
+
+def _announcement(args: argparse.Namespace, task: Task, comparison: Comparison, total: int) -> str:
+    """Set the number of threads, and return what will be trained, as text."""
+    network = task.build_network()
+    count = sum(parameter.numel() for parameter in network.parameters())
+    batch = task.training_batch(args.seed[0], 0)
+    number = threads.use(args.threads, network.to(args.device), batch.input)
+    labels = list(dict.fromkeys(run.configuration.label for run in comparison.runs))
+    return announce(args, labels, count, number, f"to step {total}", comparison.step)
 
 
 def _total_steps(args: argparse.Namespace, task: Task, checkpoint: dict[str, Any] | None) -> int:

@@ -1,6 +1,7 @@
 """Copy task: repeat a sequence of random binary vectors after an end marker.
 
-With --window T, a recurrent network is trained on windows of T steps of sequences that get longer.
+With --window T, a recurrent network is trained on windows of T time steps of longer and longer
+sequences.
 """
 
 from __future__ import annotations
@@ -60,6 +61,7 @@ class CopyTask(sequences.SequenceTask):
     # The mask keeps local losses from predicting at positions that ask for no answer.
     local_loss_params = {"loss": answer_loss}  # noqa: RUF012
     chance_error = 0.5
+    error_meaning = "share of wrong bits in the answer"
 
     def __init__(self, args: argparse.Namespace) -> None:
         super().__init__(args)
@@ -101,11 +103,18 @@ class CopyEpisodes(EpisodeTask):
         return copy_episode(vectors)
 
 
+def parser() -> options.Parser:
+    """Return a parser with the options of training on whole sequences."""
+    own = sequences.sequence_parser("copy_task", __doc__, steps=1000, length=5)
+    own.add_integer("--bits", 4, "width of the vectors")
+    return own
+
+
 def window_parser() -> options.Parser:
     """Return a parser with the options of training on windows."""
-    parser = episode_training.episode_parser("copy_task", __doc__)
-    parser.add_integer("--bits", 4, "width of the vectors")
-    return parser
+    own = episode_training.episode_parser("copy_task", __doc__)
+    own.add_integer("--bits", 4, "width of the vectors")
+    return own
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -113,9 +122,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = sys.argv[1:] if argv is None else argv
     if any(argument.split("=")[0] == "--window" for argument in given):
         return episode_training.run(window_parser(), CopyEpisodes, given)
-    parser = sequences.sequence_parser("copy_task", __doc__, steps=2000, length=5)
-    parser.add_integer("--bits", 4, "width of the vectors")
-    return sequences.run(parser, CopyTask, argv)
+    return sequences.run(parser(), CopyTask, argv)
 
 
 if __name__ == "__main__":

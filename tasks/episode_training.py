@@ -7,19 +7,15 @@ solved is the result.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
-from . import files, options, plots, window_options
-from .episodes import EpisodeRun, EpisodeTask, MODES
+from . import options, output_folder, plots, resuming
+from .episodes import EpisodeRun, EpisodeTask, MAX_ERROR, MODES, WITH_RECORDED_WINDOWS
 from .plots import HistoryEntry
-from .tables import format_table
-from .window_training import by_mode, milliseconds_per_update, train_in_turn
-
-_RESULTS, _CURVES = "results.jsonl", "curves.png"
-_UPDATES_PER_BLOCK = 50
+from .window_options import window_parser
+from .window_program import WindowProgram
+from .window_training import milliseconds_per_step
 
 
 def episode_parser(task: str, description: str | None) -> options.Parser:
@@ -29,36 +25,99 @@ def episode_parser(task: str, description: str | None) -> options.Parser:
         task: Name of the task's module.
         description: Description of the task.
     """
-    parser = options.Parser(prog=f"python -m tasks.{task}", description=description)
-    parser.set_defaults(task=task)
-    parser.add_modes(MODES, ["bptt", "bptt4", "dni"])
-    window_options.add_window_options(
-        parser,
+    parser = window_parser(
+        task,
+        description,
+        MODES,
+        ["bp", "bp4", "dni"],
         window=3,
-        updates=3000,
+        steps=3000,
         hidden=64,
         lr=3e-3,
         synthesizer_hidden=128,
         factor=1.0,
         bound=1.0,
+        every="checkpoints",
     )
-    parser.add_argument(
+    parser.add_number(
         "--forget-bias",
-        type=float,
-        default=1.0,
-        help="initial bias of the LSTM's forget gate (default: %(default)s)",
+        1.0,
+        "initial bias of the LSTM's forget gate",
+        minimum=-options.LARGEST,
     )
     parser.add_number(
         "--lambda",
         0.9,
         "lambda of lambda-returns and eligibility traces",
         positive=False,
+        maximum=1,
         dest="lambda_",
         metavar="LAMBDA",
     )
     parser.add_number("--auxiliary", 0.1, "weight of the auxiliary task", positive=False)
-    parser.add_output_folder("results and curves")
     return parser
+
+
+class EpisodeProgram(WindowProgram[EpisodeRun]):
+    """Training on episodes.
+
+    Args:
+        args: Options of the program.
+        task: Makes the episodes.
+    """
+
+    steps_per_block = 50
+
+    def __init__(self, args: argparse.Namespace, task: EpisodeTask) -> None:
+        super().__init__(args)
+        self._task = task
+
+    def make_runs(self) -> list[EpisodeRun]:
+        """Return a run for each mode and seed."""
+        args = self.args
+        return [
+            EpisodeRun(mode, seed, self._task, args) for seed in args.seed for mode in args.mode
+        ]
+
+    @property
+    def header(self) -> list[str]:
+        """Names of the figures."""
+        return ["window", "solved length, median", "of each seed", "steps", "step ms"]
+
+    @property
+    def explanation(self) -> str:
+        """What the figures mean."""
+        return (
+            "window: time steps that a training step sees. solved length: the largest one with "
+            f"fewer than {MAX_ERROR} bits of error for each bit of the answer; the length then "
+            "grows by one. step ms: time of a training step."
+        )
+
+    @property
+    def value(self) -> str:
+        """Name of the values in the history of a run."""
+        return "length"
+
+    def summary(self, runs: Sequence[EpisodeRun]) -> list[str]:
+        """Return the figures of a mode; medians are over seeds."""
+        solved = sorted(run.difficulty - 1 for run in runs)
+        return [
+            "all" if runs[0].window is None else str(runs[0].window),
+            f"{statistics.median(solved):g}",
+            " ".join(map(str, solved)),
+            f"{statistics.median(run.steps for run in runs):g}",
+            milliseconds_per_step(runs),
+        ]
+
+    def inexact(self) -> list[str]:
+        """Return the modes that learn from several windows: those before are not kept."""
+        return [mode for mode in self.args.mode if mode in WITH_RECORDED_WINDOWS]
+
+    def draw(self) -> bytes:
+        """Draw the solved lengths over training."""
+        histories = [(run.mode, _solved_lengths(run)) for run in self.runs]
+        title = f"{self.args.task}, windows of {self.args.window}"
+        return plots.plot_histories(histories, "largest length solved", title, steps=True)
 
 
 def run(
@@ -73,49 +132,15 @@ def run(
         make_task: Makes the task from the options.
         argv: Command-line arguments; None takes those of the process.
     """
-    return options.run_program(parser, lambda: _train(parser.parse_args(argv), make_task))
 
+    def program() -> None:
+        args, checkpoint = resuming.parse(parser, argv)
+        folder = output_folder.OutputFolder(args.out, args.task, args.resume)
+        EpisodeProgram(args, make_task(args)).train(folder, checkpoint)
 
-def _train(
-    args: argparse.Namespace, make_task: Callable[[argparse.Namespace], EpisodeTask]
-) -> None:
-    window_options.check_output_folder(args, _RESULTS, _CURVES)
-    task = make_task(args)
-    runs = [EpisodeRun(mode, seed, task, args) for seed in args.seed for mode in args.mode]
-    train_in_turn(runs, args, _UPDATES_PER_BLOCK)
-    print(summary(runs))
-    if args.out is not None:
-        with files.reporting_write_errors(args.out):
-            _save(args.out, runs, f"{args.task}, windows of {args.window}")
-
-
-def summary(runs: Sequence[EpisodeRun]) -> str:
-    """Return a table with a row for each mode; medians are over seeds."""
-    rows = [["mode", "window", "solved length, median", "of each seed", "updates", "ms/update"]]
-    for mode, own in by_mode(runs).items():
-        solved = sorted(run.difficulty - 1 for run in own)
-        rows.append(
-            [
-                mode,
-                "all" if own[0].window is None else str(own[0].window),
-                f"{statistics.median(solved):g}",
-                " ".join(map(str, solved)),
-                f"{statistics.median(run.updates for run in own):g}",
-                milliseconds_per_update(own),
-            ]
-        )
-    return format_table(rows)
-
-
-def _save(folder: Path, runs: Sequence[EpisodeRun], title: str) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    lines = "".join(json.dumps(run.result()) + "\n" for run in runs)
-    files.write_atomically(folder / _RESULTS, lines.encode())
-    histories = [(run.mode, _solved_lengths(run)) for run in runs]
-    image = plots.plot_histories(histories, "largest length solved", title, steps=True)
-    files.write_atomically(folder / _CURVES, image)
+    return options.run_program(parser, program, options.INTERRUPTED)
 
 
 def _solved_lengths(run: EpisodeRun) -> list[HistoryEntry]:
-    entries = [*run.history, HistoryEntry(run.updates, run.seconds, run.difficulty)]
+    entries = [*run.history, HistoryEntry(run.steps, run.seconds, run.difficulty)]
     return [entry._replace(value=entry.value - 1) for entry in entries]

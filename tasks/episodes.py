@@ -18,9 +18,9 @@ from .plots import HistoryEntry
 from .window_training import WindowRun
 
 MODES = {
-    "bptt": "truncated backpropagation through time on windows",
-    "bptt4": "the same on windows four times as long",
-    "full": "backpropagation through whole episodes",
+    "bp": "backpropagation through time, truncated at the ends of windows",
+    "bp4": "the same on windows four times as long",
+    "bp-full": "backpropagation through whole episodes",
     "dni": "synthetic gradients of the state at the end of a window",
     "cdni": "dni with the targets of the next window as context",
     "returns": "dni with lambda-returns as targets of the synthesizer",
@@ -28,14 +28,16 @@ MODES = {
     "auxiliary": "dni with the auxiliary task",
     "critic": "the gradient of a critic's prediction of later losses",
 }
-_MODES_WITHOUT_DNI = ("bptt", "bptt4", "full")
+#: Modes whose synthesizers learn from recorded windows, which no checkpoint holds.
+WITH_RECORDED_WINDOWS = ("returns", "traces")
+_MODES_WITHOUT_DNI = ("bp", "bp4", "bp-full")
 _MODE_ARGUMENTS: dict[str, dict[str, Any]] = {
     "critic": {"dni_network": Critic_DNI},
     "traces": {"dni_network": Linear_DNI, "dni_params": {"num_layers": 0, "norm": None}},
 }
 
 # The curriculum raises the difficulty when the running mean of the error is small enough.
-_MAX_ERROR = 0.15  # bits of error for each requested bit
+MAX_ERROR = 0.15  # bits of error for each requested bit
 _MIN_EPISODES = 20  # at each difficulty
 _ERROR_DECAY = 0.9  # of the running mean over episodes
 
@@ -52,6 +54,10 @@ class Episode(NamedTuple):
     input: Tensor
     target: Tensor
     mask: Tensor
+
+    def to(self, device: torch.device) -> Episode:
+        """Return the sequences on a device."""
+        return Episode(*(tensor.to(device) for tensor in self))
 
 
 class EpisodeTask(ABC):
@@ -142,7 +148,8 @@ class EpisodeRun(WindowRun):
         return min(self._position + size, length)
 
     def _start_episode(self) -> None:
-        self._episode = self._task.sample(self.difficulty, self._args.batch, self._random)
+        episode = self._task.sample(self.difficulty, self._args.batch, self._random)
+        self._episode = episode.to(self._args.device)
         self._position, self._state = 0, None
         self._episode_bits, self._requested_steps = 0.0, 0
 
@@ -169,7 +176,7 @@ class EpisodeRun(WindowRun):
         padded = F.pad(targets, (0, 0, 0, 0, 0, self._args.window - len(targets)))
         return padded.transpose(0, 1).flatten(1)
 
-    def _after_update(self, window: slice, loss: Tensor) -> None:
+    def _after_step(self, window: slice, loss: Tensor) -> None:
         assert self._episode is not None
         self._episode_bits += loss.item() / math.log(2)
         self._requested_steps += int(self._episode.mask[window].sum())
@@ -182,14 +189,42 @@ class EpisodeRun(WindowRun):
         error = self._episode_bits / max(self._requested_steps, 1)
         weight = max(1 - _ERROR_DECAY, 1 / self._finished_episodes)
         self.error += weight * (error - self.error)
-        if self._finished_episodes >= _MIN_EPISODES and self.error < _MAX_ERROR:
+        if self._finished_episodes >= _MIN_EPISODES and self.error < MAX_ERROR:
             self.difficulty += 1
-            self.history.append(HistoryEntry(self.updates, self.seconds, self.difficulty))
+            self.history.append(HistoryEntry(self.steps, self.seconds, self.difficulty))
             self.error, self._finished_episodes = 1.0, 0
 
     def progress(self) -> str:
         """Return difficulty and error for the progress bar."""
         return f"difficulty {self.difficulty}, error {self.error:.2f} bits"
+
+    def example_input(self) -> Tensor:
+        """Return the input of a window of the first difficulty, on the device."""
+        random = torch.Generator().manual_seed(0)
+        episode = self._task.sample(self._task.initial_difficulty, self._args.batch, random)
+        return episode.input[: self.window].to(self._args.device)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what is needed to continue the training, as plain data and tensors."""
+        return {
+            **super().state_dict(),
+            "difficulty": self.difficulty,
+            "error": self.error,
+            "finished_episodes": self._finished_episodes,
+            "episode": None if self._episode is None else tuple(self._episode),
+            "episode_bits": self._episode_bits,
+            "requested_steps": self._requested_steps,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue the training of a saved state."""
+        super().load_state_dict(state)
+        self.difficulty, self.error = state["difficulty"], state["error"]
+        self._finished_episodes = state["finished_episodes"]
+        episode = self._on_device(state["episode"])
+        self._episode = None if episode is None else Episode(*episode)
+        self._episode_bits = state["episode_bits"]
+        self._requested_steps = state["requested_steps"]
 
     def result(self) -> dict[str, Any]:
         """Return the figures of the run as plain data."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import ClassVar
 
 import torch
@@ -102,7 +101,7 @@ def add_image_options(parser: options.Parser, data_set: str, content: str) -> No
         data_set: Name of the data set.
         content: What the folder ``--data`` holds, for the help text.
     """
-    parser.add_integer("--epochs", None, "training epochs, instead of --steps (default: 1)")
+    parser.add_epochs("passes over the training data, instead of --steps (default: 1)")
     samples = "test images, of each class equally many (default: all)"
     parser.add_integer("--test-samples", None, samples, metavar="N")
     add_data_options(parser, data_set, content)
@@ -110,13 +109,7 @@ def add_image_options(parser: options.Parser, data_set: str, content: str) -> No
 
 def add_data_options(parser: options.Parser, data_set: str, content: str) -> None:
     """Add the options ``--data`` and ``--download``, as :func:`add_image_options` does."""
-    parser.add_argument(
-        "--data",
-        type=Path,
-        default=options.data_folder(),
-        metavar="DIR",
-        help=f"folder that holds {content} (default: the environment variable DNI_DATA)",
-    )
+    parser.add_data(content)
     parser.add_argument(
         "--download",
         action="store_true",

@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from pytorch_dni.individual import individual_gradient_projections, ProjectionFile
 
-from . import files, mnist, options
+from . import files, mnist, options, threads
 from .errors import TaskError
 from .image_data import ImageSet
 from .image_task import add_data_options, check_data_option
@@ -33,7 +33,7 @@ from .influence_picture import draw, Row
 from .task import step_generator, step_seed
 
 FIGURE, FIGURES, CHECKPOINT = "influence.png", "influence.json", "checkpoint.pt"
-_CHANGEABLE = {"out", "resume", "device", "data", "download"}
+_CHANGEABLE = {"out", "resume", "device", "threads", "data", "download"}
 _TOP = 0.05
 
 
@@ -58,10 +58,12 @@ def plant(training: ImageSet, test: ImageSet, args: argparse.Namespace) -> Digit
         TaskError: There are fewer digits than asked for.
     """
     chosen = []
-    for option, digits in (("samples", training), ("test", test)):
-        count = getattr(args, option)
+    for option, digits in (("train", training), ("test", test)):
+        count = getattr(args, f"{option}_samples")
         if count > len(digits.labels):
-            raise TaskError(f"--{option} {count} is more than the {len(digits.labels)} there are")
+            raise TaskError(
+                f"--{option}-samples {count} is more than the {len(digits.labels)} there are"
+            )
         order = torch.randperm(len(digits.labels), generator=step_generator(args.seed, -2))
         chosen.append(ImageSet(*(tensor[order[:count]] for tensor in digits)))
     images, labels = chosen[0]
@@ -101,10 +103,13 @@ def project(
     count = len(digits.labels)
     file = ProjectionFile(path, count)
     with individual_gradient_projections(network, dim, seed, file=file, grad=False) as projections:
-        for first in tqdm(range(projections.written, count, batch), desc=path.stem, unit="batch"):
-            images, labels = (tensor[first : first + batch] for tensor in digits)
-            F.cross_entropy(network(images), labels, reduction="sum").backward()
-            projections.write()
+        done = projections.written
+        with tqdm(total=count, initial=done, desc=path.stem, unit="digit") as bar:
+            for first in range(done, count, batch):
+                images, labels = (tensor[first : first + batch] for tensor in digits)
+                F.cross_entropy(network(images), labels, reduction="sum").backward()
+                projections.write()
+                bar.update(len(labels))
     return torch.from_numpy(numpy.load(path))
 
 
@@ -117,23 +122,25 @@ def share_found(sizes: Tensor, relabelled: Tensor) -> float:
 def parser() -> options.Parser:
     """Return a parser with the options of this program."""
     parser = options.Parser(prog="python -m tasks.influence", description=__doc__)
-    parser.add_integer("--samples", 10_000, "training digits", minimum=20)
-    parser.add_integer("--test", 2_000, "test digits")
-    parser.add_number("--relabelled", 0.03, "share of training digits that get a wrong label")
-    parser.add_integer("--epochs", 4, "training epochs; projections are taken after each")
-    parser.add_integer("--batch", 64, "digits in a training step", minimum=2)
-    parser.add_number("--lr", 1e-3, "learning rate")
+    parser.add_integer("--train-samples", 10_000, "training digits", minimum=20, metavar="N")
+    parser.add_integer("--test-samples", 2_000, "test digits", metavar="N")
+    share = "share of training digits that get a wrong label"
+    parser.add_number("--relabelled", 0.03, share, maximum=1)
+    epochs = "passes over the training data; projections are taken after each"
+    parser.add_integer("--epochs", 4, epochs)
+    parser.add_training(batch=64, samples="digits", lr=1e-3, whose="the network")
     parser.add_integer("--dim", 256, "numbers to which a gradient is projected")
     parser.add_integer("--rows", 6, "wrong test digits in the picture")
-    parser.add_integer("--seed", 1, "seed of the weights, the data and the projection", minimum=0)
+    parser.add_seed()
     add_data_options(parser, "MNIST", "MNIST/")
     mnist.add_network_kind(parser)
     parser.set_defaults(hidden=128)
     mnist.add_layer_options(parser)
     parser.set_defaults(norm="none", depth=2)
     parser.add_device()
+    parser.add_threads()
     parser.add_output_folder(f"the picture, {FIGURE}, the projections and a checkpoint")
-    parser.add_argument("--resume", action="store_true", help="continue the run in --out")
+    parser.add_resume()
     return parser
 
 
@@ -155,8 +162,8 @@ def _run(args: argparse.Namespace) -> None:
                 files.write_atomically(folder / FIGURES, content.encode())
                 files.write_atomically(folder / FIGURE, picture)
     print(
-        f"{figures['wrong']} of {args.test} test digits are classified wrongly\n"
-        f"{figures['relabelled']} of {args.samples} training digits were relabelled; "
+        f"{figures['wrong']} of {args.test_samples} test digits are classified wrongly\n"
+        f"{figures['relabelled']} of {args.train_samples} training digits were relabelled; "
         f"{100 * figures['found']:.1f} % of them are among the 5 % with the largest projections "
         "(chance: 5 %)"
     )
@@ -168,6 +175,7 @@ def influence(
     """Train, project and compare; return figures and the picture."""
     torch.manual_seed(step_seed(args.seed, -1))
     network = _build(args).to(args.device)
+    threads.use(args.threads, network, digits.training.images[: args.batch])
     states = _states(network, digits, folder / CHECKPOINT, args)
     network.eval()
     training: list[Tensor] = []

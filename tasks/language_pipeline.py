@@ -6,6 +6,7 @@ the next character at every position. The readouts are private, or one is shared
 
 from __future__ import annotations
 
+import argparse
 import math
 import sys
 from collections.abc import Sequence
@@ -19,13 +20,17 @@ from torch.nn import functional as F
 from pytorch_dni import DNI_Network
 
 from . import options, pipeline_run
-from .char_transformer import CharTransformer, CharTransformerTask
+from .char_transformer import (
+    CharTransformer,
+    CharTransformerTask,
+    check_width,
+    FEATURES_PER_HEAD,
+)
 from .errors import TaskError
 from .language_runs import add_text_folder, PennTreebank
 from .task import step_seed, Task
 
-_FEATURES_PER_HEAD = 24
-_ROUND = 200  # batches from one evaluation to the next
+_ROUND = 200  # steps from one evaluation to the next
 
 
 def bits(output: Tensor, target: Tensor) -> Tensor:
@@ -112,24 +117,34 @@ def parser() -> options.Parser:
     unlocks = ["update", "locked"]
     pipeline_run.add_pipeline_options(parser, batch=32, lr=1e-3, unlocks=unlocks)
     add_text_folder(parser)
-    parser.add_integer("--steps", 600, "training batches")
+    parser.add_steps(600)
     parser.add_argument(
         "--readout",
         choices=["private", "shared"],
         default="private",
         help="whether each part has a readout of its own, or all share one, whose copies are "
-        "averaged every --average batches (default: %(default)s)",
+        "averaged every --average steps (default: %(default)s)",
     )
-    parser.add_integer("--average", 10, "batches from one average of the readouts to the next")
+    parser.add_integer("--average", 10, "training steps between averages of the readouts")
     parser.add_integer("--length", 32, "number of positions")
-    parser.add_integer("--hidden", 96, f"number of features, a multiple of {_FEATURES_PER_HEAD}")
-    parser.add_integer("--depth", 4, "number of blocks")
+    parser.add_integer("--hidden", 96, f"width of the blocks, a multiple of {FEATURES_PER_HEAD}")
+    parser.add_depth(4, "blocks")
     parser.set_defaults(parts=None)
     return parser
 
 
 class LanguageRun(pipeline_run.PipelineRun):
     """Prediction of the next character; evaluated every 200 batches."""
+
+    @staticmethod
+    def build_network(args: argparse.Namespace, classes: int) -> CharTransformer:
+        """Return the transformer.
+
+        Raises:
+            TaskError: Its width does not fit.
+        """
+        check_width(args)
+        return CharTransformer(classes, args.length, args.hidden, args.depth)
 
     def load_task(self) -> Task:
         """Return the texts.
@@ -138,8 +153,6 @@ class LanguageRun(pipeline_run.PipelineRun):
             TaskError: They are missing, or options do not fit.
         """
         count = distributed.get_world_size()
-        if self.args.hidden % _FEATURES_PER_HEAD:
-            raise TaskError(f"--hidden {self.args.hidden} is no multiple of {_FEATURES_PER_HEAD}")
         if self.args.depth < count:
             raise TaskError(f"--depth {self.args.depth} is less than a block for each rank")
         return CharTransformerTask(self.args, PennTreebank(self.args.data, list))
@@ -156,7 +169,7 @@ class LanguageRun(pipeline_run.PipelineRun):
     def build_parts(self, count: int) -> list[nn.Module]:
         """Return parts with about equally many blocks."""
         args = self.args
-        whole = CharTransformer(self.context_size, args.length, args.hidden, args.depth)
+        whole = self.build_network(args, self.context_size)
         ends = [round(args.depth * part / count) for part in range(count + 1)]
         return [
             TransformerPart(whole, range(start, end), start == 0, end == args.depth)

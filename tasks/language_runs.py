@@ -21,8 +21,8 @@ from .plots import HistoryEntry
 from .window_training import WindowRun
 
 MODES = {
-    "bptt": "truncated backpropagation through time on windows",
-    "bptt4": "the same on windows four times as long",
+    "bp": "backpropagation through time, truncated at the ends of windows",
+    "bp4": "the same on windows four times as long",
     "dni": "synthetic gradients of the state at the end of a window",
 }
 _SPLITS = ("train", "valid", "test")
@@ -31,22 +31,15 @@ _VALIDATION_BATCH, _VALIDATION_WINDOW = 10, 200
 
 def add_text_folder(parser: options.Parser) -> None:
     """Add the option ``--data``, the folder of the texts."""
-    data = options.data_folder()
-    parser.add_argument(
-        "--data",
-        type=Path,
-        default=None if data is None else data / "ptb",
-        metavar="DIR",
-        help="folder of ptb.train.txt, ptb.valid.txt and ptb.test.txt "
-        "(default: ptb in the folder of the environment variable DNI_DATA)",
-    )
+    parser.add_data("ptb.train.txt, ptb.valid.txt and ptb.test.txt, or has a folder ptb/ that does")
 
 
 class PennTreebank:
     """The texts of the Penn Treebank as numbers of tokens.
 
     Args:
-        folder: Holds ``ptb.train.txt``, ``ptb.valid.txt`` and ``ptb.test.txt``.
+        folder: Holds ``ptb.train.txt``, ``ptb.valid.txt`` and ``ptb.test.txt``, or has a folder
+            ``ptb`` that does.
         tokenize: Splits a text into tokens.
 
     Attributes:
@@ -60,10 +53,12 @@ class PennTreebank:
 
     def __init__(self, folder: Path | None, tokenize: Callable[[str], list[str]]) -> None:
         if folder is None:
-            raise TaskError("where is the Penn Treebank? give --data DIR")
+            raise TaskError("where is the Penn Treebank? give --data DIR (or set DNI_DATA)")
+        inner = folder / "ptb"
+        found = inner if inner.is_dir() and not (folder / "ptb.train.txt").exists() else folder
         texts = {}
         for split in _SPLITS:
-            path = folder / f"ptb.{split}.txt"
+            path = found / f"ptb.{split}.txt"
             try:
                 texts[split] = tokenize(path.read_text())
             except (OSError, UnicodeDecodeError) as error:
@@ -108,7 +103,7 @@ class LanguageRun(WindowRun):
 
     def __init__(self, mode: str, seed: int, text: PennTreebank, args: argparse.Namespace) -> None:
         def build_network() -> nn.Module:
-            return LanguageModel(len(text.vocabulary), args.cell, args.hidden).to(args.device)
+            return LanguageModel(len(text.vocabulary), args.cell, args.hidden)
 
         future = FutureGradient(factor=args.factor, bound=args.bound)
         dni_arguments = {"future": future} if mode == "dni" else None
@@ -147,8 +142,12 @@ class LanguageRun(WindowRun):
                 count += len(targets)
         self.model.train()
         bits = total / count / math.log(2)
-        self.history.append(HistoryEntry(self.updates, self.seconds, bits))
+        self.history.append(HistoryEntry(self.steps, self.seconds, bits))
         return bits
+
+    def example_input(self) -> Tensor:
+        """Return the tokens of a window, on the device."""
+        return self._training_tokens[: self.window]
 
     def progress(self) -> str:
         """Return the last evaluation for the progress bar."""

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import argparse
-import json
+import io
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 
 from pytorch_dni import FutureGradient
 
-from . import files, options, plots, window_options
+from . import files, options, output_folder, plots, resuming
 from .errors import TaskError
 from .language_runs import add_text_folder, LanguageModel, LanguageRun, MODES, PennTreebank
-from .tables import format_table
-from .window_training import by_mode, milliseconds_per_update, train_in_turn
+from .window_options import window_parser
+from .window_program import WindowProgram
+from .window_training import milliseconds_per_step
 
-_RESULTS, _CURVES, _CHECKPOINT = "results.jsonl", "curves.png", "checkpoint.pt"
-_UPDATES_PER_BLOCK = 20
+NETWORK = "network.pt"
 
 
 def language_parser(task: str, description: str | None, *, hidden: int) -> options.Parser:
@@ -29,23 +29,20 @@ def language_parser(task: str, description: str | None, *, hidden: int) -> optio
         description: Description of the task.
         hidden: Default of ``--hidden``.
     """
-    parser = options.Parser(prog=f"python -m tasks.{task}", description=description)
-    parser.set_defaults(task=task)
-    add_text_folder(parser)
-    parser.add_modes(MODES)
-    window_options.add_window_options(
-        parser,
+    parser = window_parser(
+        task,
+        description,
+        MODES,
         window=5,
-        updates=2000,
+        steps=2000,
         hidden=hidden,
         lr=2e-3,
         synthesizer_hidden=256,
         factor=FutureGradient().factor,
         bound=FutureGradient().bound,
+        every="evaluations",
     )
-    parser.add_integer("--every", 500, "updates between evaluations")
-    parser.add_device()
-    parser.add_output_folder("results, curves and checkpoint")
+    add_text_folder(parser)
     parser.add_integer(
         "--sample", None, "print N tokens drawn from the model in --out; do not train", metavar="N"
     )
@@ -68,81 +65,100 @@ def run(
     """
 
     def program() -> None:
-        args = parser.parse_args(argv)
-        if args.sample is not None:
+        if (args := parser.parse_args(argv)).sample is not None:
             print(separator.join(_sample(args)))
-        else:
-            _train(args, tokenize)
+            return
+        args, checkpoint = resuming.parse(parser, argv)
+        folder = output_folder.OutputFolder(args.out, args.task, args.resume, [NETWORK])
+        text = PennTreebank(args.data, tokenize)
+        LanguageProgram(args, text).train(folder, checkpoint)
 
-    return options.run_program(parser, program)
-
-
-def _train(args: argparse.Namespace, tokenize: Callable[[str], list[str]]) -> None:
-    window_options.check_output_folder(args, _RESULTS, _CHECKPOINT)
-    text = PennTreebank(args.data, tokenize)
-    runs = [LanguageRun(mode, seed, text, args) for seed in args.seed for mode in args.mode]
-
-    def evaluate_regularly(run: LanguageRun) -> None:
-        if run.updates % args.every == 0:
-            run.evaluate()
-
-    train_in_turn(runs, args, _UPDATES_PER_BLOCK, evaluate_regularly)
-    for run in runs:
-        if not run.history or run.history[-1].updates != run.updates:
-            run.evaluate()
-    print(summary(runs))
-    if args.out is not None:
-        with files.reporting_write_errors(args.out):
-            _save(args, runs, text)
+    return options.run_program(parser, program, options.INTERRUPTED)
 
 
-def summary(runs: Sequence[LanguageRun]) -> str:
-    """Return a table with a row for each mode: means over seeds."""
-    rows = [["mode", "window", "bits/token", "std", "perplexity", "updates", "ms/update"]]
-    for mode, own in by_mode(runs).items():
-        bits = [run.history[-1].value for run in own]
-        rows.append(
-            [
-                mode,
-                str(own[0].window),
-                f"{statistics.mean(bits):.4f}",
-                f"{statistics.stdev(bits):.4f}" if len(bits) > 1 else "-",
-                f"{2 ** statistics.mean(bits):.2f}",
-                f"{statistics.mean(run.updates for run in own):g}",
-                milliseconds_per_update(own),
-            ]
+class LanguageProgram(WindowProgram[LanguageRun]):
+    """Training of language models.
+
+    Args:
+        args: Options of the program.
+        text: The text.
+    """
+
+    steps_per_block = 20
+
+    def __init__(self, args: argparse.Namespace, text: PennTreebank) -> None:
+        super().__init__(args)
+        self._text = text
+
+    def make_runs(self) -> list[LanguageRun]:
+        """Return a run for each mode and seed."""
+        args = self.args
+        return [
+            LanguageRun(mode, seed, self._text, args) for seed in args.seed for mode in args.mode
+        ]
+
+    @property
+    def header(self) -> list[str]:
+        """Names of the figures."""
+        return ["window", "bits/token", "std", "perplexity", "steps", "step ms"]
+
+    @property
+    def explanation(self) -> str:
+        """What the figures mean."""
+        return (
+            "window: tokens that a training step sees. bits/token: loss on the validation text, "
+            "the mean over seeds, with their standard deviation; perplexity: two to this power. "
+            "step ms: time of a training step."
         )
-    return format_table(rows)
 
+    @property
+    def value(self) -> str:
+        """Name of the values in the history of a run."""
+        return "bits"
 
-def _save(args: argparse.Namespace, runs: Sequence[LanguageRun], text: PennTreebank) -> None:
-    args.out.mkdir(parents=True, exist_ok=True)
-    rows = [
-        {
-            "mode": run.mode,
-            "seed": run.seed,
-            "updates": entry.updates,
-            "seconds": entry.seconds,
-            "bits": entry.value,
+    def summary(self, runs: Sequence[LanguageRun]) -> list[str]:
+        """Return the figures of a mode; means are over seeds."""
+        bits = [run.history[-1].value for run in runs]
+        return [
+            str(runs[0].window),
+            f"{statistics.mean(bits):.4f}",
+            f"{statistics.stdev(bits):.4f}" if len(bits) > 1 else "-",
+            f"{2 ** min(statistics.mean(bits), 1000):.2f}",
+            f"{statistics.mean(run.steps for run in runs):g}",
+            milliseconds_per_step(runs),
+        ]
+
+    def after_step(self, run: LanguageRun) -> None:
+        """Evaluate a run regularly."""
+        if run.steps % self.args.every == 0:
+            run.evaluate()
+
+    def finish(self) -> None:
+        """Evaluate the runs that have been trained further."""
+        for run in self.runs:
+            if not run.history or run.history[-1].steps != run.steps:
+                run.evaluate()
+
+    def draw(self) -> bytes:
+        """Draw the losses over training."""
+        histories = [(run.mode, run.history) for run in self.runs]
+        title = f"{self.args.task}, windows of {self.args.window}"
+        return plots.plot_histories(histories, "validation loss, bits per token", title)
+
+    def others(self) -> Mapping[str, bytes]:
+        """Return the network with the smallest loss, for ``--sample``."""
+        evaluated = [run for run in self.runs if run.history]
+        best = min(evaluated, key=lambda run: run.history[-1].value)
+        state = {
+            "task": self.args.task,
+            "cell": self.args.cell,
+            "hidden": self.args.hidden,
+            "vocabulary": self._text.vocabulary,
+            "network": best.network.state_dict(),
         }
-        for run in runs
-        for entry in run.history
-    ]
-    lines = "".join(json.dumps(row) + "\n" for row in rows)
-    files.write_atomically(args.out / _RESULTS, lines.encode())
-    histories = [(run.mode, run.history) for run in runs]
-    title = f"{args.task}, windows of {args.window}"
-    image = plots.plot_histories(histories, "validation loss, bits per token", title)
-    files.write_atomically(args.out / _CURVES, image)
-    best = min(runs, key=lambda run: run.history[-1].value)
-    checkpoint = {
-        "task": args.task,
-        "cell": args.cell,
-        "hidden": args.hidden,
-        "vocabulary": text.vocabulary,
-        "network": best.network.state_dict(),
-    }
-    files.save_checkpoint(args.out / _CHECKPOINT, checkpoint)
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        return {NETWORK: buffer.getvalue()}
 
 
 def _sample(args: argparse.Namespace) -> list[str]:
@@ -161,22 +177,22 @@ def _sample(args: argparse.Namespace) -> list[str]:
 
 
 def _load_model(args: argparse.Namespace) -> tuple[LanguageModel, list[str]]:
-    """Return the model of the checkpoint in ``--out`` and its vocabulary.
+    """Return the model in ``--out`` and its vocabulary.
 
     Raises:
-        TaskError: There is no checkpoint, or it is not one of this task.
+        TaskError: There is no model, or it is not one of this task.
     """
     if args.out is None:
-        raise TaskError("--sample needs --out, the folder with the checkpoint")
-    path = args.out / _CHECKPOINT
-    checkpoint = files.load_checkpoint(path, args.device, "sample from")
+        raise TaskError("--sample needs --out, the folder of the run")
+    path = args.out / NETWORK
+    saved = files.load_checkpoint(path, args.device, "sample from")
     try:
-        vocabulary = checkpoint["vocabulary"]
-        network = LanguageModel(len(vocabulary), checkpoint["cell"], checkpoint["hidden"])
-        network.load_state_dict(checkpoint["network"])
-        task = checkpoint["task"]
+        vocabulary = saved["vocabulary"]
+        network = LanguageModel(len(vocabulary), saved["cell"], saved["hidden"])
+        network.load_state_dict(saved["network"])
+        task = saved["task"]
     except (AttributeError, KeyError, RuntimeError, TypeError) as error:
-        raise TaskError(f"{path} is not a checkpoint of a language model") from error
+        raise TaskError(f"{path} is not the network of a language model") from error
     if task != args.task:
-        raise TaskError(f"the checkpoint in {args.out} is of {task}")
+        raise TaskError(f"the network in {args.out} is of {task}")
     return network.to(args.device).eval(), vocabulary

@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from . import comparison, comparison_options, example_digits, files, options
+from .argument_types import number
 from .errors import TaskError
 from .image_data import ImageSet
 from .image_task import add_image_options, check_data_option, ImageTask
@@ -175,7 +176,7 @@ def add_network_kind(parser: options.Parser) -> None:
 
 def add_layer_options(parser: options.Parser) -> None:
     """Add options on the layers of the fully connected network."""
-    parser.add_integer("--depth", 3, "number of hidden layers of the mlp")
+    parser.add_depth(3, "hidden layers of the mlp")
     parser.add_argument(
         "--norm",
         choices=[*_NORMS, "none"],
@@ -209,7 +210,7 @@ def parser() -> options.Parser:
     )
     add(
         "--update-probability",
-        type=_probability,
+        type=number(float, 0, 1, exclusive=True),
         default=1.0,
         metavar="P",
         help="probability that a part learns in a step (default: %(default)s)",
@@ -221,13 +222,6 @@ def parser() -> options.Parser:
         "and worst in each mode",
     )
     return parser
-
-
-def _probability(text: str) -> float:
-    probability: float = options.number(float, 0, exclusive=True)(text)
-    if probability > 1:
-        raise argparse.ArgumentTypeError(f"must be a number of at most 1, not {text!r}")
-    return probability
 
 
 def _prepare(args: argparse.Namespace) -> tuple[MNISTTask, list[Configuration]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import math
 import sys
 from collections.abc import Sequence
@@ -27,6 +28,7 @@ def parser() -> options.Parser:
     parser = options.Parser(prog="python -m tasks.mnist_pipeline", description=__doc__)
     unlocks = ["update", "full", "backward", "locked"]
     pipeline_run.add_pipeline_options(parser, batch=256, lr=LEARNING_RATE, unlocks=unlocks)
+    parser.add_steps(None, "training steps, instead of --epochs")
     add_image_options(parser, "MNIST", "MNIST/")
     parser.add_argument(
         "--synthesizer",
@@ -37,7 +39,7 @@ def parser() -> options.Parser:
         "%(default)s)",
     )
     parser.add_integer("--hidden", 256, "width of the hidden layers")
-    parser.add_integer("--depth", 3, "number of hidden layers")
+    parser.add_depth(3, "hidden layers")
     parser.set_defaults(network="mlp")
     return parser
 
@@ -45,18 +47,24 @@ def parser() -> options.Parser:
 class MNISTRun(pipeline_run.PipelineRun):
     """Classification of MNIST digits; evaluated after each epoch."""
 
+    @staticmethod
+    def build_network(args: argparse.Namespace, classes: int) -> nn.Module:
+        """Return the perceptron, which always has ten classes."""
+        return perceptron(args.depth, args.hidden)
+
     def load_task(self) -> Task:
         """Return the data set."""
         return MNISTTask(self.args, self.args.depth)
 
     def steps(self, task: Task) -> tuple[int, int]:
-        """Return the batches of all epochs, and of one."""
-        return task.default_steps, task.default_steps // (self.args.epochs or 1)
+        """Return all steps, and those of an epoch."""
+        steps = self.args.steps or task.default_steps
+        return steps, task.default_steps // (self.args.epochs or 1)
 
     def build_parts(self, count: int) -> list[nn.Module]:
         """Return parts of about equal cost."""
         example = torch.zeros(2, 1, *[math.isqrt(PIXELS)] * 2)
-        return split(perceptron(self.args.depth, self.args.hidden), count, example)
+        return split(self.build_network(self.args, self.context_size), count, example)
 
     def stage_options(self) -> dict[str, Any]:
         """Return loss, synthesizer, and the name of the last layer for the interface."""

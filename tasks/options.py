@@ -1,11 +1,10 @@
-"""Command-line options of the programs: a parser, types of arguments, and how a program ends."""
+"""Command-line options of the programs, one word for each thing, and how a program ends."""
 
 from __future__ import annotations
 
 import argparse
-import os
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -13,7 +12,14 @@ import torch
 
 from pytorch_dni import DNIError
 
-from .errors import TaskError
+from .argument_types import data_folder, default_device, device, LARGEST, names, number, seeds
+from .errors import memory_reason, TaskError
+
+_SIZES = ("batch", "hidden", "depth", "length", "width", "window", "synthesizer-hidden", "bits")
+
+
+#: Message when Ctrl-C ends a program that saves checkpoints.
+INTERRUPTED = "interrupted; --resume, with --out and its folder, continues from the last checkpoint"
 
 
 class Parser(argparse.ArgumentParser):
@@ -24,13 +30,20 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {' '.join(message.split())}\n")
 
     def add_integer(
-        self, name: str, default: int | None, help: str, *, minimum: int = 1, **settings: Any
+        self,
+        name: str,
+        default: int | None,
+        help: str,
+        *,
+        minimum: int = 1,
+        maximum: int = LARGEST,
+        **settings: Any,
     ) -> None:
-        """Add an option that takes a whole number of at least ``minimum``.
+        """Add an option that takes a whole number from ``minimum`` to ``maximum``.
 
         Further settings are those of ``add_argument``.
         """
-        self._add(name, number(int, minimum), default, help, settings)
+        self._add(name, number(int, minimum, maximum), default, help, settings)
 
     def add_number(
         self,
@@ -39,13 +52,23 @@ class Parser(argparse.ArgumentParser):
         help: str,
         *,
         positive: bool = True,
+        minimum: float = 0,
+        maximum: float = LARGEST,
         **settings: Any,
     ) -> None:
-        """Add an option that takes a finite number: a positive one, or one that may be 0.
+        """Add an option that takes a number from ``minimum`` to ``maximum``.
 
-        Further settings are those of ``add_argument``.
+        Args:
+            name: Name of the option.
+            default: Its default.
+            help: Its help text.
+            positive: Whether ``minimum`` itself is excluded.
+            minimum: The smallest number.
+            maximum: The largest number.
+            **settings: Those of ``add_argument``.
         """
-        self._add(name, number(float, 0, exclusive=positive), default, help, settings)
+        convert = number(float, minimum, maximum, exclusive=positive)
+        self._add(name, convert, default, help, settings)
 
     def add_modes(self, modes: Mapping[str, str], default: Sequence[str] | None = None) -> None:
         """Add the option ``--mode``.
@@ -63,14 +86,87 @@ class Parser(argparse.ArgumentParser):
             help=f"modes to compare (default: {','.join(default or ['all'])}). {descriptions}",
         )
 
-    def add_seeds(self) -> None:
-        """Add the option ``--seed``."""
+    def add_steps(self, default: int | None, text: str = "training steps") -> None:
+        """Add the option ``--steps``; the default stands in the text where it is None."""
+        self.add_integer("--steps", default, text)
+
+    def add_epochs(self, text: str = "passes over the data, instead of --steps") -> None:
+        """Add the option ``--epochs``, without a default."""
+        self.add_integer("--epochs", None, text)
+
+    def add_training(
+        self, *, batch: int, samples: str, lr: float, whose: str, minimum: int = 2
+    ) -> None:
+        """Add the options ``--batch`` and ``--lr``.
+
+        Args:
+            batch: Default of ``--batch``.
+            samples: What a batch holds, for the help text.
+            lr: Default of ``--lr``.
+            whose: What is trained at this rate, for the help text.
+            minimum: The smallest batch.
+        """
+        self.add_integer("--batch", batch, f"{samples} in a training step", minimum=minimum)
+        self.add_number("--lr", lr, f"learning rate of {whose}")
+
+    def add_grad_lr(self, default: float | None = None) -> None:
+        """Add the option ``--grad-lr``."""
+        text = "learning rate of the synthesizers"
+        own = " (default: depends on their class)" if default is None else ""
+        self.add_number("--grad-lr", default, text + own)
+
+    def add_seeds(self, default: Sequence[int] = (1,)) -> None:
+        """Add the option ``--seed``, which takes several seeds."""
         self.add_argument(
             "--seed",
             type=seeds,
-            default=[1],
+            default=[*default],
             metavar="SEED,...",
-            help="seeds of weights and data; the table summarises all of them (default: 1)",
+            help="seeds of weights and data; the table summarises all of them (default: "
+            f"{','.join(map(str, default))})",
+        )
+
+    def add_seed(self) -> None:
+        """Add the option ``--seed``, which takes one seed."""
+        self.add_integer("--seed", 1, "seed of weights and data", minimum=0)
+
+    def add_depth(self, default: int, layers: str, name: str = "--depth") -> None:
+        """Add the option ``--depth``."""
+        # Layers are built one by one: very many would never come to an end.
+        self.add_integer(name, default, f"number of {layers}", maximum=1000)
+
+    def add_resume(self) -> None:
+        """Add the option ``--resume``."""
+        text = "continue the run whose folder is --out"
+        self.add_argument("--resume", action="store_true", help=text)
+
+    def add_threads(self, default: str = "1 for a small network, else one for each core") -> None:
+        """Add the option ``--threads``."""
+        text = f"threads that compute on the CPU (default: {default})"
+        self.add_integer("--threads", None, text, maximum=1024)
+
+    def add_timeout(self) -> None:
+        """Add the option ``--timeout``."""
+        text = "seconds after which a silent rank counts as lost"
+        self.add_number("--timeout", 60.0, text, maximum=10**6)
+
+    def add_live(self) -> None:
+        """Add the option ``--live``."""
+        self.add_argument(
+            "--live",
+            action="store_true",
+            help="show loss and stats() of all cuts while training, where standard error is a "
+            "terminal",
+        )
+
+    def add_data(self, content: str, default: str = "the environment variable DNI_DATA") -> None:
+        """Add the option ``--data``, the folder that holds what ``content`` says."""
+        self.add_argument(
+            "--data",
+            type=Path,
+            default=data_folder(),
+            metavar="DIR",
+            help=f"folder that holds {content} (default: {default})",
         )
 
     def add_device(self) -> None:
@@ -82,9 +178,15 @@ class Parser(argparse.ArgumentParser):
             help="device to train on (default: %(default)s)",
         )
 
-    def add_output_folder(self, content: str) -> None:
+    def add_output_folder(self, content: str, default: str = "none is written") -> None:
         """Add the option ``--out``, a folder for what ``content`` says."""
-        self.add_argument("--out", type=Path, metavar="DIR", help=f"folder for {content}")
+        text = f"folder for {content} (default: {default})"
+        self.add_argument("--out", type=Path, metavar="DIR", help=text)
+
+    def size_options(self) -> str:
+        """Return the options that determine how much memory is needed, as text."""
+        known = [f"--{name}" for name in _SIZES if f"--{name}" in self._option_string_actions]
+        return " or ".join(filter(None, [", ".join(known[:-1]), *known[-1:]]))
 
     def _add(
         self,
@@ -99,81 +201,6 @@ class Parser(argparse.ArgumentParser):
         self.add_argument(name, type=kind, default=default, help=help, **settings)
 
 
-def number(kind: type, minimum: float, exclusive: bool = False) -> Callable[[str], Any]:
-    """Return an argument type: a finite number of at least ``minimum``.
-
-    Args:
-        kind: ``int`` or ``float``.
-        minimum: The smallest number.
-        exclusive: Whether ``minimum`` itself is excluded.
-    """
-
-    def convert(text: str) -> Any:
-        try:
-            value = kind(text)
-        except ValueError:
-            value = float("nan")
-        # NaN fails every comparison.
-        large_enough = minimum < value if exclusive else minimum <= value
-        if not large_enough or value == float("inf"):
-            name = "whole number" if kind is int else "number"
-            bound = f"{'above' if exclusive else 'of at least'} {minimum}"
-            raise argparse.ArgumentTypeError(f"must be a {name} {bound}, not {text!r}")
-        return value
-
-    return convert
-
-
-def numbers(kind: type, minimum: float, exclusive: bool = False) -> Callable[[str], list[Any]]:
-    """Return an argument type: numbers, separated by commas; arguments as in :func:`number`."""
-    convert = number(kind, minimum, exclusive)
-    return lambda text: [convert(part) for part in text.split(",")]
-
-
-def names(choices: Iterable[str]) -> Callable[[str], list[str]]:
-    """Return an argument type: names out of ``choices``, separated by commas."""
-    known = list(choices)
-
-    def convert(text: str) -> list[str]:
-        chosen = [name.strip() for name in text.split(",")]
-        for name in chosen:
-            if name not in known:
-                raise argparse.ArgumentTypeError(
-                    f"unknown: {name!r}; choose from {', '.join(known)}"
-                )
-        return list(dict.fromkeys(chosen))
-
-    return convert
-
-
-def seeds(text: str) -> list[int]:
-    """Convert an argument, whole numbers separated by commas; leave out repeated ones."""
-    return list(dict.fromkeys(numbers(int, 0)(text)))
-
-
-def device(text: str) -> torch.device:
-    """Convert an argument, the name of an available device."""
-    try:
-        found = torch.device(text)
-        torch.zeros(1, device=found).item()
-    except (RuntimeError, AssertionError, ImportError):
-        raise argparse.ArgumentTypeError(f"{text!r} is not an available device") from None
-    return found
-
-
-def default_device() -> torch.device:
-    """Return the accelerator if there is one, or else the CPU."""
-    available = torch.accelerator.is_available()
-    found = torch.accelerator.current_accelerator() if available else None
-    return torch.device("cpu") if found is None else found
-
-
-def data_folder() -> Path | None:
-    """Return the folder that the environment variable ``DNI_DATA`` names."""
-    folder = os.environ.get("DNI_DATA")
-    return Path(folder) if folder else None
-
-
 def run_program(parser: Parser, program: Callable[[], None], when_interrupted: str = "") -> int:
     """Run a program and return its exit status.
 
@@ -182,12 +209,20 @@ def run_program(parser: Parser, program: Callable[[], None], when_interrupted: s
         program: The program.
         when_interrupted: Message when Ctrl-C ends the program, whose exit status is then 130.
     """
+    threads = torch.get_num_threads()
     try:
         program()
-    except (TaskError, DNIError) as error:
+    except (TaskError, DNIError, RuntimeError, MemoryError, OverflowError) as error:
+        if (reason := memory_reason(error)) is not None:
+            sizes = parser.size_options()
+            parser.error(f"{reason}: give a smaller {sizes}" if sizes else reason)
+        if not isinstance(error, TaskError | DNIError):
+            raise
         parser.error(str(error))
     except KeyboardInterrupt:
         if when_interrupted:
             print(when_interrupted, file=sys.stderr)
         return 130
+    finally:
+        torch.set_num_threads(threads)
     return 0

@@ -6,17 +6,20 @@ import argparse
 import json
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import distributed, nn, Tensor
+from tqdm import tqdm
 
 from pytorch_dni.distributed import latest_checkpoint, Stage, TrainingReport
 
-from . import files, options, ranks
+from . import files, options, ranks, resuming
 from .errors import TaskError
+from .progress import Progress
 from .task import step_seed, Task
 
 METRICS, NETWORK = "metrics.jsonl", "network.pt"
@@ -33,7 +36,8 @@ def add_pipeline_options(
         lr: Default of ``--lr``.
         unlocks: Choices of ``--unlock``; the first one is the default.
     """
-    parser.add_integer("--ranks", 2, "number of processes; torchrun sets its own number")
+    text = "number of processes; torchrun sets its own number"
+    parser.add_integer("--ranks", 2, text, maximum=1024)
     parser.add_integer("--max-restarts", 0, "restarts after a failure", minimum=0)
     parser.add_argument(
         "--unlock",
@@ -43,14 +47,14 @@ def add_pipeline_options(
         "activations meanwhile; backward: the error at the output; locked: the true gradient "
         "(default: %(default)s)",
     )
-    parser.add_integer("--batch", batch, "samples in a batch")
-    parser.add_number("--lr", lr, "learning rate")
+    parser.add_training(batch=batch, samples="samples", lr=lr, whose="the network", minimum=1)
     parser.add_integer("--max-in-flight", 2, "batches that a part may be ahead of the next one")
-    parser.add_integer("--every", 100, "batches from one checkpoint to the next")
-    parser.add_number("--timeout", 60.0, "seconds after which a silent rank counts as lost")
-    parser.add_integer("--seed", 1, "seed of weights and data", minimum=0)
+    parser.add_integer("--every", 100, "training steps between checkpoints")
+    parser.add_timeout()
+    parser.add_seed()
+    parser.add_threads("OMP_NUM_THREADS, or 1 in each process")
     parser.add_output_folder("checkpoints, metrics and the trained network")
-    parser.add_argument("--resume", action="store_true", help="continue the run in --out")
+    parser.add_resume()
     parser.set_defaults(device=torch.device("cpu"))
 
 
@@ -73,6 +77,7 @@ class PipelineRun(ABC):
 
     def __init__(self, args: argparse.Namespace) -> None:
         self.args, self._rank = args, distributed.get_rank()
+        self._progress: Progress | None = None
         self._parent = ranks.Parent()
         self.task: Task | None = None
         self._steps, self._round, self.context_size = self._shared()
@@ -84,6 +89,21 @@ class PipelineRun(ABC):
             if not args.resume and not ranks.restarts():
                 raise TaskError(f"--out {args.out} holds a run already: continue it with --resume")
             self.stage.load(args.out)
+
+    @classmethod
+    def check(cls, args: argparse.Namespace) -> None:
+        """Check options before processes are started: a network of these sizes can be built.
+
+        Raises:
+            TaskError: They contradict each other.
+        """
+        resuming.check_lengths(args)
+        cls.build_network(args, 2)
+
+    @staticmethod
+    @abstractmethod
+    def build_network(args: argparse.Namespace, classes: int) -> nn.Module:
+        """Return the whole network."""
 
     @abstractmethod
     def load_task(self) -> Task:
@@ -147,6 +167,18 @@ class PipelineRun(ABC):
     def run(self) -> None:
         """Train, save and evaluate until the last batch."""
         stage = self.stage
+        if self._rank == 0 and sys.stderr.isatty():
+            self._progress = Progress(self._steps, stage.batches, epochs=self._epochs())
+        with self._progress or nullcontext():
+            self._train()
+        state = stage.state_dict()
+        if self.args.out is not None and self._rank == 0:
+            with files.reporting_write_errors(self.args.out):
+                files.save_checkpoint(self.args.out / NETWORK, state)
+        stage.close()
+
+    def _train(self) -> None:
+        stage = self.stage
         reports: list[TrainingReport] = []  # of this round
         while stage.batches < self._steps:
             reports.append(self._train_segment())
@@ -157,11 +189,10 @@ class PipelineRun(ABC):
                 reports = []
             if self.args.out is not None and (ends or stage.batches % self.args.every == 0):
                 stage.save(self.args.out)
-        state = stage.state_dict()
-        if self.args.out is not None and self._rank == 0:
-            with files.reporting_write_errors(self.args.out):
-                files.save_checkpoint(self.args.out / NETWORK, state)
-        stage.close()
+
+    def _epochs(self) -> int | None:
+        epochs: int | None = getattr(self.args, "epochs", None)
+        return epochs
 
     def _train_segment(self) -> TrainingReport:
         """Train until the next checkpoint, or the end of the round."""
@@ -169,7 +200,7 @@ class PipelineRun(ABC):
         lengths = self.segment_steps(), self.args.every, self._round
         count = min(self._steps - first, *(length - first % length for length in lengths))
         batches = self._batches(first, count) if self._rank == 0 else None
-        return self.stage.train(batches, limit=count, progress=sys.stderr.isatty())
+        return self.stage.train(batches, limit=count)
 
     def _batches(self, first: int, count: int) -> Iterator[tuple[Tensor, Tensor]]:
         assert self.task is not None
@@ -177,6 +208,8 @@ class PipelineRun(ABC):
             self._parent.check()
             batch = self.task.training_batch(self.args.seed, step)
             yield batch.input, batch.target
+            if self._progress is not None:
+                self._progress.advance(1)
 
     def _report(self, reports: Sequence[TrainingReport]) -> None:
         """Evaluate, and print and save the figures of a round."""
@@ -186,13 +219,14 @@ class PipelineRun(ABC):
         value = self.stage.evaluate(tests, self.metric)
         if self._rank:
             return
-        row = {"batches": self.stage.batches, "test": value, **_summary(reports)}
+        row = {"step": self.stage.batches, "test": value, **_summary(reports)}
         shown = ", ".join(f"{100 * share:.0f} %" for share in row["waiting"])
-        print(
-            f"batch {row['batches']}: loss {row['training_loss']:.4f}, {self.describe(value)}, "
-            f"{row['samples_per_second']:.0f} samples/s, waiting {shown}",
-            flush=True,
+        # Above the bar, if there is one.
+        tqdm.write(
+            f"step {row['step']}: loss {row['training_loss']:.4f}, {self.describe(value)}, "
+            f"{row['samples_per_second']:.0f} samples/s, waiting {shown}"
         )
+        sys.stdout.flush()
         if self.args.out is not None:
             _append(self.args.out / METRICS, row)
 
@@ -211,9 +245,9 @@ def _summary(reports: Sequence[TrainingReport]) -> dict[str, Any]:
 
 
 def _append(path: Path, row: dict[str, Any]) -> None:
-    """Add a row to a file of rows, in place of those of later batches, which a crash may leave."""
+    """Add a row to a file of rows, in place of those of later steps, which a crash may leave."""
     rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-    rows = [kept for kept in rows if kept["batches"] < row["batches"]] + [row]
+    rows = [kept for kept in rows if kept["step"] < row["step"]] + [row]
     with files.reporting_write_errors(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
         files.write_atomically(path, "".join(json.dumps(r) + "\n" for r in rows).encode())
@@ -222,7 +256,7 @@ def _append(path: Path, row: dict[str, Any]) -> None:
 def run_program(
     module: str,
     parser: options.Parser,
-    make: Callable[[argparse.Namespace], PipelineRun],
+    make: type[PipelineRun],
     argv: Sequence[str] | None,
 ) -> int:
     """Run a program as one rank, or start all of its ranks; return the exit status.
@@ -236,10 +270,11 @@ def run_program(
     argv = [*sys.argv[1:]] if argv is None else [*argv]
     args = parser.parse_args(argv)
     if not ranks.is_rank():
+        options.run_program(parser, lambda: make.check(args))
         return ranks.launch(module, args.ranks, args.max_restarts, argv)
 
     def program() -> None:
-        with ranks.process_group(args.timeout):
+        with ranks.process_group(args.timeout, args.threads):
             make(args).run()
 
     return options.run_program(parser, program)

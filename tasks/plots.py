@@ -14,12 +14,12 @@ class HistoryEntry(NamedTuple):
     """One result of a run during training.
 
     Attributes:
-        updates: Number of updates before it.
+        steps: Number of training steps before it.
         seconds: Training time before it.
         value: The result.
     """
 
-    updates: int
+    steps: int
     seconds: float
     value: float
 
@@ -48,7 +48,7 @@ def plot_histories(
     title: str,
     steps: bool = False,
 ) -> bytes:
-    """Plot results over updates and over seconds.
+    """Plot results over training steps and over seconds.
 
     Args:
         histories: Label and entries of each run; runs with the same label share a colour.
@@ -58,7 +58,7 @@ def plot_histories(
     """
     figure = new_figure(9, 3.8)
     colours = {label: f"C{i}" for i, label in enumerate(dict(histories))}
-    for position, unit in enumerate(("updates", "seconds")):
+    for position, unit in enumerate(("steps", "seconds")):
         axes = figure.add_subplot(1, 2, position + 1)
         labelled = set()
         for label, entries in histories:

@@ -80,7 +80,7 @@ def launch(module: str, ranks: int, max_restarts: int, argv: Sequence[str]) -> i
 
 
 @contextmanager
-def process_group(timeout: float) -> Iterator[None]:
+def process_group(timeout: float, threads: int | None = None) -> Iterator[None]:
     """Join the process group in this scope, on gloo.
 
     Ranks of one machine communicate over the loopback interface, unless GLOO_SOCKET_IFNAME names
@@ -88,13 +88,14 @@ def process_group(timeout: float) -> Iterator[None]:
 
     Args:
         timeout: The most seconds to wait for other ranks.
+        threads: Number of threads of this process; None for OMP_NUM_THREADS, or 1.
 
     Raises:
         TaskError: torchrun has not started this process.
     """
     if not is_rank():
         raise TaskError("start this program by torchrun, or with --ranks N")
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 1)))
+    torch.set_num_threads(threads or int(os.environ.get("OMP_NUM_THREADS", 1)))
     if os.environ.get("LOCAL_WORLD_SIZE") == os.environ["WORLD_SIZE"]:
         os.environ.setdefault("GLOO_SOCKET_IFNAME", _loopback())
     rank, ranks = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])

@@ -41,16 +41,16 @@ class RecallTask(EpisodeTask):
         return Episode(input, target, mask)
 
 
-def window_parser() -> options.Parser:
+def parser() -> options.Parser:
     """Return a parser with the options of training on windows."""
-    parser = episode_training.episode_parser("recall_task", __doc__)
-    parser.add_integer("--start", 1, "random bits after the first one, initially", minimum=0)
-    return parser
+    own = episode_training.episode_parser("recall_task", __doc__)
+    own.add_integer("--start", 1, "random bits after the first one, initially", minimum=0)
+    return own
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program and return its exit status."""
-    return episode_training.run(window_parser(), RecallTask, argv)
+    return episode_training.run(parser(), RecallTask, argv)
 
 
 if __name__ == "__main__":

@@ -69,7 +69,7 @@ class RegressionTask(Task):
 
     local_loss_params = {"loss": F.mse_loss}  # noqa: RUF012
     chance_error = 1.0  # that of the mean of the targets
-    summary_note = "error: fraction of the variance that is not explained"
+    error_meaning = "share of the variance that is not explained"
 
     def __init__(self, args: argparse.Namespace) -> None:
         self._inputs, self._outputs = args.inputs, args.outputs
@@ -122,8 +122,8 @@ def parser() -> options.Parser:
     parser.add_integer("--inputs", 16, "number of inputs")
     parser.add_integer("--outputs", 8, "number of outputs")
     parser.add_integer("--hidden", 128, "width of the hidden layers")
-    parser.add_integer("--depth", 4, "number of hidden layers")
-    parser.add_integer("--teacher-depth", 2, "number of hidden layers of the teacher")
+    parser.add_depth(4, "hidden layers")
+    parser.add_depth(2, "hidden layers of the teacher", "--teacher-depth")
     return parser
 
 

@@ -46,17 +46,17 @@ class RepeatCopyTask(EpisodeTask):
         return Episode(input, target, mask)
 
 
-def window_parser() -> options.Parser:
+def parser() -> options.Parser:
     """Return a parser with the options of training on windows."""
-    parser = episode_training.episode_parser("repeat_copy_task", __doc__)
-    parser.add_integer("--bits", 4, "width of the vectors")
-    parser.add_integer("--repeats", 3, "largest number of repetitions")
-    return parser
+    own = episode_training.episode_parser("repeat_copy_task", __doc__)
+    own.add_integer("--bits", 4, "width of the vectors")
+    own.add_integer("--repeats", 3, "largest number of repetitions")
+    return own
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program and return its exit status."""
-    return episode_training.run(window_parser(), RepeatCopyTask, argv)
+    return episode_training.run(parser(), RepeatCopyTask, argv)
 
 
 if __name__ == "__main__":

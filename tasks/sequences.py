@@ -12,6 +12,7 @@ from torch import nn, Tensor
 from torch.nn import functional as F
 
 from . import comparison, comparison_options, options
+from .argument_types import names
 from .errors import TaskError
 from .modes import Configuration, DEFAULT_MODES, SYNTHESIZERS
 from .task import Batch, step_generator, Task
@@ -160,12 +161,12 @@ def sequence_parser(
         default_modes=DEFAULT_MODES,
     )
     parser.set_defaults(default_steps=steps)
-    parser.add_integer("--length", length, "length of the sequences")
+    parser.add_integer("--length", length, "length of the sequences", maximum=10_000)
     parser.add_integer("--hidden", 64, "width of the LSTM layers")
-    parser.add_integer("--depth", 2, "number of LSTM layers")
+    parser.add_depth(2, "LSTM layers")
     parser.add_argument(
         "--synthesizer",
-        type=options.names(SYNTHESIZERS),
+        type=names(SYNTHESIZERS),
         default=["linear"],
         metavar="NAME,...",
         help=f"synthesizers to compare in the modes dni and cdni: {', '.join(SYNTHESIZERS)} "
@@ -182,7 +183,8 @@ def digit_parser(task: str, description: str | None, *, steps: int, length: int)
     The arguments are those of :func:`sequence_parser`.
     """
     parser = sequence_parser(task, description, steps=steps, length=length)
-    parser.add_integer("--digits", 10, "number of different digits", minimum=2)
+    text = "number of different digits"
+    parser.add_integer("--digits", 10, text, minimum=2, maximum=1000)
     return parser
 
 

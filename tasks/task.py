@@ -36,6 +36,7 @@ class Task(ABC):
         context_size: Number of features of the context.
         default_steps: Number of training steps if ``--steps`` is not given.
         chance_error: Test error of the best constant answer.
+        error_meaning: What the test error is.
         summary_note: What else the summary says about the data or the error.
     """
 
@@ -44,6 +45,7 @@ class Task(ABC):
     context_size: int
     default_steps: int
     chance_error: float
+    error_meaning: str = "share of wrong answers"
     summary_note: str = ""
 
     @abstractmethod

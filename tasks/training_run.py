@@ -50,6 +50,7 @@ class TrainingRun:
         self.model = configuration.wrap(network, self._optimizer, task)
         self._losses: list[Tensor] = []
         self._last: tuple[Tensor, Batch] | None = None  # output of the last step, and its batch
+        self._last_loss: Tensor | None = None
 
     def train_block(self, first_step: int, batches: Sequence[Batch], warm_up: bool) -> None:
         """Train on the batches of consecutive steps; keep the median step time.
@@ -80,7 +81,8 @@ class TrainingRun:
         self._schedule.step()
         synchronize(device)
         seconds = time.perf_counter() - start
-        self._losses.append(loss.detach())
+        self._last_loss = loss.detach()
+        self._losses.append(self._last_loss)
         self._last = output.detach(), batch
         return seconds
 
@@ -137,6 +139,10 @@ class TrainingRun:
         cosine = self._cosine()
         text = f"{self.configuration.label}: loss {loss:.4f}, error {error:.1f} %"
         return text if cosine is None else f"{text}, cosine {cosine:.2f}"
+
+    def last_loss(self) -> float | None:
+        """Return the loss of the last training step; None before the first one."""
+        return None if self._last_loss is None else self._last_loss.item()
 
     def state_dict(self) -> dict[str, Any]:
         """Return what is needed to continue the training, as plain data and tensors."""

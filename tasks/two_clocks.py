@@ -12,18 +12,20 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from typing import NamedTuple
 
 import torch
 from torch import distributed, nn, Tensor
 from torch.nn import functional as F
 
-from . import clock_networks, options, ranks
+from . import clock_networks, options, ranks, threads
 from .clock_networks import Fast, FastLearner, LocalMail, Mail, RankMail, Slow, SlowLearner
 from .errors import TaskError
 from .image_data import ImageSet
-from .image_task import add_image_options, check_data_option
+from .image_task import add_data_options, check_data_option
 from .mnist import load_digits
+from .progress import Progress
 from .tables import format_table
 from .task import step_generator, step_seed
 
@@ -76,16 +78,17 @@ class Digits:
 def parser() -> options.Parser:
     """Return a parser with the options of this program."""
     parser = options.Parser(prog="python -m tasks.two_clocks", description=__doc__)
-    add_image_options(parser, "MNIST", "MNIST/")
+    add_data_options(parser, "MNIST", "MNIST/")
     parser.add_modes(MODES)
-    parser.add_integer("--ranks", 1, "1, or 2 for a process for each network (the last mode)")
+    ranks_of_modes = "number of processes: 1, or 2 for one for each network (the last mode)"
+    parser.add_integer("--ranks", 1, ranks_of_modes)
     parser.add_integer("--period", 4, "digits for each tick of the slow network", minimum=2)
-    parser.add_integer("--steps", 500, "sequences")
-    parser.add_integer("--batch", 64, "sequences in a batch")
+    parser.add_steps(500)
+    parser.add_training(batch=64, samples="sequences", lr=1e-3, whose="both networks", minimum=1)
     parser.add_integer("--hidden", 64, "width of both networks")
-    parser.add_number("--lr", 1e-3, "learning rate")
-    parser.add_number("--timeout", 60.0, "seconds after which a silent rank counts as lost")
-    parser.add_integer("--seed", 1, "seed of weights and data", minimum=0)
+    parser.add_timeout()
+    parser.add_seed()
+    parser.add_threads("1 for small networks, and for --ranks 2, else one for each core")
     parser.set_defaults(device=torch.device("cpu"))
     return parser
 
@@ -100,14 +103,17 @@ def train_end_to_end(args: argparse.Namespace, digits: Digits) -> tuple[Fast, Sl
     """Train both networks by backpropagation through all T * T digits."""
     fast, slow = make_networks(args)
     opt = torch.optim.Adam([*fast.parameters(), *slow.parameters()], lr=args.lr)
-    for step in range(args.steps):
-        batch = digits.batch(args.seed, step)
-        counts, threes = clock_networks.run_both(fast, slow, batch.images)
-        loss = F.cross_entropy(threes, batch.all_threes)
-        loss = loss + sum(map(F.cross_entropy, counts, batch.odd))
-        opt.zero_grad()
-        loss.backward()
-        opt.step()
+    with Progress(args.steps) as progress:
+        progress.show("bp")
+        for step in range(args.steps):
+            batch = digits.batch(args.seed, step)
+            counts, threes = clock_networks.run_both(fast, slow, batch.images)
+            loss = F.cross_entropy(threes, batch.all_threes)
+            loss = loss + sum(map(F.cross_entropy, counts, batch.odd))
+            opt.zero_grad()
+            loss.backward()
+            opt.step()
+            progress.advance(1)
     return fast, slow
 
 
@@ -130,18 +136,31 @@ def train_decoupled(
 ) -> list[nn.Module]:
     """Train networks that exchange only messages; return those that this process has."""
     own = [*learners(args, mode, mail, which)]
-    for step in range(args.steps):
-        batch = digits.batch(args.seed, step)
-        for learner in own:
-            learner.begin(args.batch)
-        for tick in range(args.period):
-            for learner in own:
-                learner.tick(tick, batch.images[tick], batch.odd[tick], batch.threes[tick])
-        for learner in own:
-            learner.end(batch.all_threes)
+    # Of two processes, one shows a bar, on a terminal.
+    shown = 0 in which and (1 in which or sys.stderr.isatty())
+    with Progress(args.steps) if shown else nullcontext() as progress:
+        if progress is not None:
+            progress.show(mode)
+        for step in range(args.steps):
+            _train_step(args, own, digits.batch(args.seed, step))
+            if progress is not None:
+                progress.advance(1)
     for learner in own:
         learner.finish()
     return [learner.network for learner in own]
+
+
+def _train_step(
+    args: argparse.Namespace, own: Sequence[FastLearner | SlowLearner], batch: Sequences
+) -> None:
+    """Train on a batch the networks that this process has."""
+    for learner in own:
+        learner.begin(args.batch)
+    for tick in range(args.period):
+        for learner in own:
+            learner.tick(tick, batch.images[tick], batch.odd[tick], batch.threes[tick])
+    for learner in own:
+        learner.end(batch.all_threes)
 
 
 def errors_on_test_digits(fast: Fast, slow: Slow, digits: Digits) -> tuple[float, float]:
@@ -171,6 +190,8 @@ def _print(rows: Sequence[tuple[str, float, float]]) -> None:
 
 def _run_here(args: argparse.Namespace) -> None:
     training, test = _digits(args, True), _digits(args, False)
+    images = training.batch(args.seed, 0).images[0, 0]
+    threads.use(args.threads, make_networks(args)[0].look, images)
     rows = []
     for mode in args.mode:
         if mode == "bp":
@@ -182,7 +203,7 @@ def _run_here(args: argparse.Namespace) -> None:
 
 
 def _run_rank(args: argparse.Namespace) -> None:
-    with ranks.process_group(args.timeout):
+    with ranks.process_group(args.timeout, args.threads):
         rank = distributed.get_rank()
         mail = RankMail(1 - rank, (args.batch, args.hidden), args.period)
         mode = args.mode[-1]

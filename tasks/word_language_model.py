@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from . import language_training
+from . import language_training, options
 
 
 def split_into_words(text: str) -> list[str]:
@@ -13,10 +13,14 @@ def split_into_words(text: str) -> list[str]:
     return text.replace("\n", " <eos> ").split()
 
 
+def parser() -> options.Parser:
+    """Return a parser with the options of this program."""
+    return language_training.language_parser("word_language_model", __doc__, hidden=200)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program and return its exit status."""
-    parser = language_training.language_parser("word_language_model", __doc__, hidden=200)
-    return language_training.run(parser, split_into_words, " ", argv)
+    return language_training.run(parser(), split_into_words, " ", argv)
 
 
 if __name__ == "__main__":

@@ -78,7 +78,7 @@ class Feedback_DNI(DNI_Network):
     # A matrix that follows the gradient too fast keeps the network from adapting to it, and one
     # that is too slow lags behind (MNIST, two seeds, three rates for each network): at 3e-4 for
     # the network 3e-3 to 5e-3 were best, at 1e-3 for deeper ones 1e-2. With SGD (4 x 200, rate
-    # 0.05, momentum 0.9) the losses after 350 steps were 0.31, 0.22 and 0.18 at 5e-3, 1e-2 and 2e-2.
+    # 0.05, momentum 0.9) losses after 350 steps were 0.31, 0.22 and 0.18 at 5e-3, 1e-2 and 2e-2.
     default_lr: ClassVar[float] = 2e-2
     lr_ratio: ClassVar[float | None] = 12.0
 

@@ -1,5 +1,7 @@
 """Helpers for the tests of tasks and benchmarks."""
 
+import itertools
+
 import pytest
 import torch
 
@@ -16,9 +18,16 @@ def fails(capsys, module, *argv):
         run(module, *argv)
     assert ended.value.code == 2
     lines = capsys.readouterr().err.strip().splitlines()
-    lines = [line for line in lines if "step/s" not in line and line]
+    lines = [line for line in lines if line.strip() and "%|" not in line]  # without bars
     assert len(lines) == 1, lines
     return lines[0]
+
+
+def table_rows(printed):
+    """Return the cells of each row of the table in what a program has printed."""
+    lines = iter(printed.splitlines())
+    next(line for line in lines if line.startswith("---"))
+    return [line.split() for line in itertools.takewhile(bool, lines)]
 
 
 def assert_equal_results(resumed, whole):
@@ -50,5 +59,5 @@ def episode_args(**more):
     values = {"bits": 3, "repeats": 3, "start": 1, "cell": "lstm", "hidden": 8, "batch": 4}
     values |= {"window": 2, "lr": 1e-3, "forget_bias": 1.0, "clip": 1.0, "grad_lr": None}
     values |= {"synthesizer_hidden": 8, "factor": 1.0, "bound": 1.0}
-    values |= {"lambda_": 0.9, "auxiliary": 0.1}
+    values |= {"lambda_": 0.9, "auxiliary": 0.1, "device": torch.device("cpu")}
     return type("Args", (), values | more)

@@ -2,6 +2,14 @@ import random
 
 import pytest
 
+from tasks import output_folder
+
+
+@pytest.fixture(autouse=True)
+def _runs(tmp_path_factory, monkeypatch):
+    """Keep the folders that programs make by themselves out of the repository."""
+    monkeypatch.setattr(output_folder, "RUNS", tmp_path_factory.mktemp("made") / "runs")
+
 
 @pytest.fixture
 def corpus(tmp_path):

@@ -42,11 +42,11 @@ def test_copy_and_repeat_data():
 
 def test_windows_start_at_every_step_and_cover_each_episode_once():
     task = copy_task.CopyEpisodes(episode_args())
-    training = episodes.EpisodeRun("bptt", 1, task, episode_args(window=3))
+    training = episodes.EpisodeRun("bp", 1, task, episode_args(window=3))
     training.difficulty = 5
     starts = []
     for _ in range(200):
-        training.update()
+        training.train_step()
         starts.append(training._position if training._episode is not None else 11)
     firsts = {b for a, b in zip([11, *starts], starts, strict=False) if a == 11}
     assert firsts == {1, 2, 3}

@@ -4,9 +4,16 @@ import json
 
 import pytest
 
-from tasks import copy_task, episodes, recall_task, repeat_copy_task, window_training
+from tasks import (
+    copy_task,
+    episodes,
+    output_folder,
+    recall_task,
+    repeat_copy_task,
+    window_training,
+)
 from tasks.episodes import MODES
-from tests.support.programs import episode_args, run
+from tests.support.programs import episode_args, fails, run, table_rows
 
 SMALL = ["--batch", "4", "--hidden", "8", "--window", "2", "--synthesizer-hidden", "8"]
 TASKS = {"copy": copy_task, "recall": recall_task, "repeat": repeat_copy_task}
@@ -15,20 +22,18 @@ TASKS = {"copy": copy_task, "recall": recall_task, "repeat": repeat_copy_task}
 @pytest.mark.parametrize("name", TASKS)
 def test_a_comparison_prints_its_table_and_keeps_its_record(name, tmp_path, capsys):
     out = tmp_path / "run"
-    argv = [*SMALL, "--updates", 30, "--seed", "1,2", "--mode", ",".join(MODES), "--out", out]
+    argv = [*SMALL, "--steps", 30, "--seed", "1,2", "--mode", ",".join(MODES), "--out", out]
     assert run(TASKS[name], *argv) == 0
-    printed = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in printed[2:]] == [*MODES]
-    assert [line.split()[1] for line in printed[2:]] == ["2", "8", "all", *"222222"]
-    rows = [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
+    printed = table_rows(capsys.readouterr().out)
+    assert [row[0] for row in printed] == [*MODES]
+    assert [row[1] for row in printed] == ["2", "8", "all", *"222222"]
+    assert [row[5] for row in printed] == ["30"] * len(MODES)
+    rows = [json.loads(line) for line in (out / output_folder.METRICS).read_text().splitlines()]
     assert {(row["mode"], row["seed"]) for row in rows} == {(m, s) for m in MODES for s in (1, 2)}
-    assert all(row["updates"] == 30 and row["seconds"] > 0 for row in rows)
-    assert (out / "curves.png").read_bytes().startswith(b"\x89PNG")
-    assert len([*out.iterdir()]) == 2
-    with pytest.raises(SystemExit) as ended:
-        run(TASKS[name], *argv)
-    assert ended.value.code == 2
-    assert "holds a run already" in capsys.readouterr().err
+    assert {(row["step"], row["length"]) for row in rows} == {(0, 1)}
+    assert (out / output_folder.CURVES).read_bytes().startswith(b"\x89PNG")
+    assert len([*out.iterdir()]) == 3
+    assert "holds a run already" in fails(capsys, TASKS[name], *argv)
 
 
 class Clock:
@@ -43,7 +48,7 @@ class Clock:
 
 def test_modes_may_run_for_the_same_time(capsys, monkeypatch):
     clock, forward = Clock(), episodes.EpisodeRun._forward
-    durations = {"bptt": 1 / 1024, "dni": 4 / 1024}  # of an update
+    durations = {"bp": 1 / 1024, "dni": 4 / 1024}  # of a step
 
     def timed_forward(self, window):
         clock.seconds += durations[self.mode]
@@ -51,20 +56,20 @@ def test_modes_may_run_for_the_same_time(capsys, monkeypatch):
 
     monkeypatch.setattr(window_training, "time", clock)
     monkeypatch.setattr(episodes.EpisodeRun, "_forward", timed_forward)
-    assert run(recall_task, *SMALL, "--seconds", 0.25, "--mode", "bptt,dni") == 0
-    rows = [row.split() for row in capsys.readouterr().out.splitlines()[2:]]
+    assert run(recall_task, *SMALL, "--seconds", 0.25, "--mode", "bp,dni") == 0
+    rows = table_rows(capsys.readouterr().out)
     assert {row[0]: (row[4], row[5]) for row in rows} == {
-        "bptt": ("256", "0.98"),
+        "bp": ("256", "0.98"),
         "dni": ("64", "3.91"),
     }
 
 
 def test_the_difficulty_grows_when_the_error_is_small():
     training = episodes.EpisodeRun(
-        "bptt", 1, recall_task.RecallTask(episode_args()), episode_args(lr=1e-2, hidden=16)
+        "bp", 1, recall_task.RecallTask(episode_args()), episode_args(lr=1e-2, hidden=16)
     )
     for _ in range(1500):
-        training.update()
+        training.train_step()
     assert training.difficulty > 2
     assert [difficulty for _, _, difficulty in training.history] == [
         *range(1, training.difficulty + 1)
@@ -75,11 +80,11 @@ def test_the_difficulty_grows_when_the_error_is_small():
 def test_wrong_options_are_errors(capsys):
     for argv, words in [
         (["--window", "0"], "--window"),
-        (["--window", "2", "--mode", "bp"], "'bp'"),
+        (["--window", "2", "--mode", "cnn"], "'cnn'"),
         (["--window", "2", "--bound", "0"], "--bound"),
         (["--window", "2", "--seconds", "-1"], "--seconds"),
+        (["--window", "2", "--seconds", "1", "--steps", "1"], "exclude each other"),
+        (["--window", "2", "--forget-bias", "nan"], "--forget-bias"),
+        (["--window", "2", "--lambda", "1.5"], "--lambda"),
     ]:
-        with pytest.raises(SystemExit) as ended:
-            run(copy_task, *argv)
-        assert ended.value.code == 2
-        assert words in capsys.readouterr().err
+        assert words in fails(capsys, copy_task, *argv)

@@ -11,7 +11,7 @@ from tasks.image_data import ImageSet
 from tests.support.data import needs_data
 from tests.support.programs import fails, run
 
-SIZES = ["--samples", 200, "--test", 60, "--epochs", 3, "--hidden", 16, "--dim", 64]
+SIZES = ["--train-samples", 200, "--test-samples", 60, "--epochs", 3, "--hidden", 16, "--dim", 64]
 SIZES += ["--batch", 20, "--rows", 1, "--data", "made"]
 
 
@@ -58,7 +58,8 @@ def test_the_share_found_is_that_among_the_largest():
 
 
 def test_labels_are_planted_in_the_share_that_is_asked_for(digits):
-    args = influence.parser().parse_args(["--samples", "300", "--test", "5", "--relabelled", "0.2"])
+    sizes = ["--train-samples=300", "--test-samples=5"]
+    args = influence.parser().parse_args([*sizes, "--relabelled=0.2"])
     training = mnist.load_digits(args, True)
     found = influence.plant(training, mnist.load_digits(args, False), args)
     order = torch.randperm(300, generator=influence.step_generator(args.seed, -2))
@@ -99,8 +100,9 @@ def test_a_run_that_was_stopped_is_resumed(digits, tmp_path, monkeypatch, capsys
     ("argv", "message"),
     [
         (["--resume"], "--resume needs --out"),
-        (["--samples", "301"], "--samples 301 is more than the 300 there are"),
+        (["--train-samples", "301"], "--train-samples 301 is more than the 300 there are"),
         (["--relabelled", "0"], "--relabelled"),
+        (["--relabelled", "1.1"], "must be a number of at most 1,"),
     ],
 )
 def test_wrong_options_are_one_line(digits, capsys, argv, message):
@@ -109,6 +111,17 @@ def test_wrong_options_are_one_line(digits, capsys, argv, message):
 
 @needs_data
 def test_influence_on_mnist(tmp_path):
-    argv = ["--samples", 1000, "--test", 100, "--epochs", 6, "--hidden", 32, "--dim", 64]
+    argv = [
+        "--train-samples",
+        1000,
+        "--test-samples",
+        100,
+        "--epochs",
+        6,
+        "--hidden",
+        32,
+        "--dim",
+        64,
+    ]
     assert run(influence, *argv, "--rows", 1, "--out", tmp_path) == 0
     assert json.loads((tmp_path / influence.FIGURES).read_text())["found"] > 0.5

@@ -49,7 +49,7 @@ def test_it_learns_with_one_readout_and_with_several(readout, corpus, tmp_path):
     codes, printed = RankProcesses(2, language_pipeline.main, argv, tmp_path).finish()
     assert codes == [0, 0], printed
     (row,) = map(json.loads, (out / pipeline_run.METRICS).read_text().splitlines())
-    assert row["batches"] == 16
+    assert row["step"] == 16
     assert row["test"] < 4.5
     state = torch.load(out / pipeline_run.NETWORK, weights_only=True)
     vocabulary, length = len(state["head.bias"]), 8

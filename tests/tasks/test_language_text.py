@@ -29,7 +29,7 @@ def test_bits_are_those_of_the_whole_validation_text(corpus):
     parser = language_training.language_parser("char_language_model", "", hidden=8)
     args = parser.parse_args(argv)
     text = language_runs.PennTreebank(corpus, list)
-    training = language_runs.LanguageRun("bptt", 1, text, args)
+    training = language_runs.LanguageRun("bp", 1, text, args)
     with torch.no_grad():
         for parameter in training.network.parameters():
             parameter.zero_()
@@ -44,7 +44,7 @@ def test_windows_follow_each_other_through_the_text(corpus):
     length = len(training._training_tokens)
     places, last = [], 0
     for _ in range(length):
-        training.update()
+        training.train_step()
         if training._position < last:
             assert last == length - 1
         elif last:

@@ -97,7 +97,7 @@ class Runs:
 
 def rows_of(out):
     lines = (out / pipeline_run.METRICS).read_text().splitlines()
-    return [(row["batches"], row["test"]) for row in map(json.loads, lines)]
+    return [(row["step"], row["test"]) for row in map(json.loads, lines)]
 
 
 def kill_and_restart(runs, out, options, moments):

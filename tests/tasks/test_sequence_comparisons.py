@@ -10,7 +10,7 @@ import torch
 from tasks import adding_task, argmax_task, copy_task, output_folder
 from tasks.comparison import Comparison
 from tasks.modes import Configuration, DEFAULT_MODES, MODES
-from tests.support.programs import run, sequence_task
+from tests.support.programs import run, sequence_task, table_rows
 
 SMALL = ["--batch", "8", "--hidden", "8", "--length", "3", "--device", "cpu"]
 SEQUENCES = {"copy_task": copy_task, "adding_task": adding_task, "argmax_task": argmax_task}
@@ -21,7 +21,7 @@ def test_a_comparison_prints_its_table_and_keeps_its_record(name, tmp_path, caps
     folder = tmp_path / "run"
     assert run(SEQUENCES[name], *SMALL, "--steps", 6, "--every", 3, "--out", folder) == 0
     out = capsys.readouterr().out
-    assert [line.split()[0] for line in out.splitlines()[3:]] == [*DEFAULT_MODES]
+    assert [row[0] for row in table_rows(out)] == [*DEFAULT_MODES]
     assert "step/bp" in out
     count = len(DEFAULT_MODES)
     rows = [json.loads(line) for line in (folder / output_folder.METRICS).read_text().splitlines()]
@@ -43,8 +43,9 @@ def test_each_synthesizer_is_a_row(capsys):
         assert f"\n{row}" in out
 
 
-def test_a_task_runs_as_a_program():
+def test_a_task_runs_as_a_program(tmp_path):
     command = [sys.executable, "-m", "tasks.copy_task", *SMALL, "--steps", "3", "--mode", "bp,cdni"]
+    command += ["--out", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "cdni" in done.stdout
 
