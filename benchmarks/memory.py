@@ -120,7 +120,7 @@ def plot(figures: list[dict[str, Any]]) -> bytes:
         lower.set_xlabel("blocks")
     axes[0][0].set_ylabel("activations at the peak [MiB]")
     axes[1][0].set_ylabel("step time / backpropagation's")
-    plots.legend_above(figure, columns=3)
+    plots.add_legend(figure, columns=3)
     return plots.to_png(figure)
 
 

@@ -163,5 +163,5 @@ def plot(figures: dict[str, Any]) -> bytes:
         plots.whole_ticks(axes.xaxis, most=3)
         axes.grid(alpha=0.3)
     panels[0].set_ylabel("batches per second")
-    plots.legend_above(figure, columns=len(ways))
+    plots.add_legend(figure, columns=len(ways))
     return plots.to_png(figure)

@@ -141,7 +141,7 @@ def plot_points(points: Sequence[Point], texts: Collection[str]) -> bytes:
         axes.grid(alpha=0.3)
     for axes in panels[len(tasks) :]:
         axes.set_axis_off()
-    plots.legend_above(figure, columns=len(modes))
+    plots.add_legend(figure, columns=len(modes))
     return plots.to_png(figure)
 
 

@@ -43,9 +43,12 @@ def draw(training: ImageSet, relabelled: Tensor, rows: Sequence[Row]) -> bytes:
     """
     helpful = max((len(row.helpful) for row in rows), default=0)
     harmful = max((len(row.harmful) for row in rows), default=0)
-    widths = [1.3, *[1.0] * helpful, 0.25, *[1.0] * harmful]  # a gap between the two groups
-    figure = new_figure(0.74 * sum(widths), 1.0 * max(len(rows), 1) + 0.8)
-    figure.suptitle("training digits (* planted label)", fontsize=10)
+    # A margin, the test digit, and gaps before the helpful digits and the harmful ones.
+    widths = [0.3, 1.0, 0.3, *[1.0] * helpful, 0.3, *[1.0] * harmful]
+    first, second = 3, helpful + 4
+    figure = new_figure(0.76 * sum(widths), 1.0 * max(len(rows), 1) + 0.8)
+    # The second line is the place of the headings.
+    figure.suptitle("labels of training digits: * planted\n", fontsize=10)
     if rows:
         panels = figure.subplots(
             len(rows), len(widths), squeeze=False, gridspec_kw={"width_ratios": widths}
@@ -54,16 +57,15 @@ def draw(training: ImageSet, relabelled: Tensor, rows: Sequence[Row]) -> bytes:
             axes.set_axis_off()
         for line, row in zip(panels, rows, strict=True):
             title = f"{row.label}, taken for {row.predicted}"
-            _show(line[0], row.image, title, color=_TEST_DIGIT)
-            groups = (line[1 : helpful + 1], row.helpful), (line[helpful + 2 :], row.harmful)
-            for group, numbers in groups:
-                for axes, number in zip(group, numbers, strict=False):
+            _show(line[1], row.image, title, color=_TEST_DIGIT)
+            for begin, numbers in ((first, row.helpful), (second, row.harmful)):
+                for axes, number in zip(line[begin:], numbers, strict=False):
                     _show_training_digit(axes, training, relabelled, number)
-        _head(panels[0][0], "wrong test digit")
+        _head(panels[0][1], "wrong test digit")
         if helpful:
-            _head(panels[0][(helpful + 1) // 2], f"{helpful} most helpful")
+            _head(panels[0][first + helpful // 2], f"{helpful} most helpful")
         if harmful:
-            _head(panels[0][helpful + 1 + (harmful + 1) // 2], f"{harmful} most harmful")
+            _head(panels[0][second + harmful // 2], f"{harmful} most harmful")
     return to_png(figure)
 
 
@@ -77,12 +79,14 @@ def _show_training_digit(axes: Any, digits: ImageSet, relabelled: Tensor, number
 
 def _show(axes: Any, image: Tensor, title: str, **style: str) -> None:
     axes.imshow(image[0].cpu().numpy(), cmap="gray_r")
-    axes.set_title(title, fontsize=9, pad=3, **style)
+    # Columns keep their width, whatever the length of the title.
+    axes.set_title(title, fontsize=8.5, pad=3, **style).set_in_layout(False)
 
 
 def _head(axes: Any, text: str) -> None:
     """Write the heading of a group of columns above the title of one of its panels."""
-    offset = {"xytext": (0, 20), "textcoords": "offset points"}
-    axes.annotate(
+    offset = {"xytext": (0, 16), "textcoords": "offset points"}
+    head = axes.annotate(
         text, (0.5, 1), xycoords="axes fraction", **offset, ha="center", va="bottom", fontsize=10
     )
+    head.set_in_layout(False)

@@ -73,6 +73,7 @@ def curve_style(position: int) -> dict[str, Any]:
         "linewidth": 2.8 - 0.25 * kind,
         "marker": _MARKERS[kind],
         "markersize": 7.5 - 0.6 * kind,
+        "zorder": 2 + 0.1 * kind,
     }
 
 
@@ -97,15 +98,21 @@ def plain_log_ticks(axis: Axis) -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
-def legend_above(figure: Figure, columns: int) -> None:
-    """Put one legend for all panels above them, so that it hides no curve."""
+def add_legend(figure: Figure, columns: int, place: str = "upper") -> None:
+    """Put one legend for all panels above or below them, so that it hides no curve.
+
+    Args:
+        figure: A figure whose curves have labels.
+        columns: Number of labels in a row.
+        place: Where it stands, ``"upper"``, or ``"lower"`` where the figure has a title.
+    """
     found: dict[str, Any] = {}
     for axes in figure.axes:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
             found.setdefault(label, handle)
     # A longer sample shows the dashes.
     figure.legend(
-        [*found.values()], [*found], loc="outside upper center", ncols=columns, handlelength=3.5
+        [*found.values()], [*found], loc=f"outside {place} center", ncols=columns, handlelength=3.5
     )
 
 
@@ -141,7 +148,7 @@ def plot_histories(
             whole_ticks(axes.yaxis)
     whole_ticks(panels[0].xaxis, most=6)
     figure.suptitle(title)
-    legend_above(figure, columns=len(styles))
+    add_legend(figure, columns=len(styles), place="lower")
     return to_png(figure)
 
 

@@ -118,7 +118,7 @@ def test_planted_labels_differ_without_their_colour(drawn):
     row = influence_picture.Row(torch.rand(1, 8, 8), 5, 3, [0, 1], [2, 3])
     influence_picture.draw(training, planted, [row, row])
     titles = [axes.get_title() for axes in drawn[0].axes]
-    assert titles[:6] == ["5, taken for 3", "3", "4*", "", "5", "6"]
+    assert titles[:8] == ["", "5, taken for 3", "", "3", "4*", "", "5", "6"]
     heads = [text.get_text() for axes in drawn[0].axes for text in axes.texts]
     assert heads == ["wrong test digit", "2 most helpful", "2 most harmful"]
     assert drawn[0].get_size_inches()[0] < WIDEST
