@@ -1,8 +1,8 @@
 """Draw the measured pictures of the pages again: ``python -m docs.draw_measured`` in the root.
 
-Nothing is measured. The figures are those of the tables in the pages. Those of ``pipeline.png`` are
-stored in ``docs/figures/``, and ``--simulate`` computes them again, in half a minute. The pictures
-that tasks draw (``mnist.png``, ``audit.png``, ``influence.png``) are not among them.
+Nothing is measured. The figures are those of the tables in the pages. Those of ``mnist.png`` and
+``pipeline.png`` are stored in ``docs/figures/``; ``--simulate`` computes those of the pipelines
+again, in half a minute. ``audit.png`` and ``influence.png`` are not among them: tasks draw them.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 
 from benchmarks import memory, pipeline, window_results
 from benchmarks.pipeline_simulation import forecast, Times
+from tasks import plots
 
 _DOCS = Path(__file__).parent
 _FIGURES = _DOCS / "figures"
@@ -110,10 +111,17 @@ def pipeline_picture() -> bytes:
     return pipeline.plot({"simulation": pipeline_figures()})
 
 
+def mnist_picture() -> bytes:
+    """Draw test errors from the metrics that ``python -m tasks.mnist --out DIR`` wrote."""
+    lines = (_FIGURES / "mnist.jsonl").read_text().splitlines()
+    return plots.plot_test_errors([json.loads(line) for line in lines], "MNIST")
+
+
 PICTURES: dict[str, Callable[[], bytes]] = {
     "memory": memory_picture,
     "windows": windows_picture,
     "pipeline": pipeline_picture,
+    "mnist": mnist_picture,
 }
 
 

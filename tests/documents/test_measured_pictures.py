@@ -1,7 +1,9 @@
 """Pictures of the pages are those of the figures in their tables."""
 
 import io
+import json
 import re
+import statistics
 from pathlib import Path
 
 import matplotlib
@@ -47,6 +49,20 @@ def test_stored_figures_of_pipelines_are_those_of_the_simulation_and_of_the_page
         for way, speed in shown:
             digits = len(speed.partition(".")[2])
             assert f"{speeds[int(stages), seconds, way]:.{digits}f}" == speed
+
+
+def test_the_readme_has_the_last_results_of_the_picture_of_mnist():
+    lines = (ROOT / "docs" / "figures" / "mnist.jsonl").read_text().splitlines()
+    history = [json.loads(line) for line in lines]
+    last = max(row["step"] for row in history)
+    errors = {}
+    for row in history:
+        if row["step"] == last:
+            errors.setdefault(row["label"], []).append(row["test_error"])
+    shown = [f"{100 - 100 * statistics.mean(own):.2f}" for own in errors.values()]
+    assert len(shown) == 7
+    listed = f"accuracies were {', '.join(shown[:-1])} and {shown[-1]} % there"
+    assert listed in " ".join((ROOT / "README.md").read_text().split())
 
 
 @pytest.mark.parametrize("name", draw_measured.PICTURES)
