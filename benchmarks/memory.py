@@ -97,22 +97,44 @@ def _peak_memory(
 
 
 def plot(figures: list[dict[str, Any]]) -> bytes:
-    """Plot peak memory and step time over depth as PNG, one column for each type of network."""
+    """Plot peak memory and step time over depth as PNG, one column for each type of network.
+
+    Bars show the lowest and the highest step time of all rounds.
+    """
     networks = list(dict.fromkeys(row["network"] for row in figures))
-    figure = plots.new_figure(4.4 * len(networks), 6.4)
-    axes = figure.subplots(2, len(networks), squeeze=False)
+    figure = plots.new_figure(max(5.0, 3 * len(networks)), 6.6)
+    axes = figure.subplots(2, len(networks), squeeze=False, sharex="col")
     for (upper, lower), network in zip(axes.T, networks, strict=True):
-        for method in METHODS:
+        for position, method in enumerate(METHODS):
             rows = [row for row in figures if (row["network"], row["method"]) == (network, method)]
-            depths = [row["blocks"] for row in rows]
-            peaks = [row["activation_bytes"] / _MIB for row in rows]
-            upper.plot(depths, peaks, marker=".", label=method)
-            lower.plot(depths, [row["ratio"] for row in rows], marker=".", label=method)
-        upper.set(title=network, ylabel="activations at the peak, MiB", ylim=(0, None))
-        lower.set(xlabel="blocks", ylabel="step time / backpropagation's", ylim=(0.5, None))
+            _plot_method(upper, lower, rows, position)
+        upper.set_title(network.replace(", ", "\n", 1), fontsize=10)
+        depths = sorted({row["blocks"] for row in figures if row["network"] == network})
         for panel in (upper, lower):
             panel.grid(alpha=0.3)
             panel.set_xscale("log", base=2)
             panel.set_xticks(depths, [str(depth) for depth in depths])
-    axes[0][0].legend()
-    return plots.to_png(figure, dpi=110)
+            panel.minorticks_off()
+        upper.set_yscale("log")
+        plots.plain_log_ticks(upper.yaxis)
+        lower.set_xlabel("blocks")
+    axes[0][0].set_ylabel("activations at the peak [MiB]")
+    axes[1][0].set_ylabel("step time / backpropagation's")
+    plots.add_legend(figure, columns=3)
+    return plots.to_png(figure)
+
+
+def _plot_method(upper: Any, lower: Any, rows: list[dict[str, Any]], position: int) -> None:
+    """Plot memory above and step times below for one method."""
+    style = plots.curve_style(position)
+    depths = [row["blocks"] for row in rows]
+    peaks = [row["activation_bytes"] / _MIB for row in rows]
+    upper.plot(depths, peaks, label=rows[0]["method"], **style)
+    # Beside each other, so that the bars of all methods can be seen.
+    beside = [depth * 2 ** (0.07 * (position - len(METHODS) / 2)) for depth in depths]
+    ranges = [
+        [row["ratio"] - row["low"] for row in rows],
+        [row["high"] - row["ratio"] for row in rows],
+    ]
+    ratios = [row["ratio"] for row in rows]
+    lower.errorbar(beside, ratios, ranges, capsize=2, elinewidth=1, **style)

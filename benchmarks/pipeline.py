@@ -149,15 +149,19 @@ def plot(figures: dict[str, Any]) -> bytes:
     """Plot simulated throughput over latency, a panel for each number of stages."""
     simulated = figures["simulation"]
     counts = [*dict.fromkeys(row["stages"] for row in simulated)]
-    figure = plots.new_figure(3 * len(counts), 3.2)
+    ways = [*dict.fromkeys(row["way"] for row in simulated)]
+    figure = plots.new_figure(max(4.5, 2.25 * len(counts)), 3.4)
     panels = figure.subplots(1, len(counts), squeeze=False, sharey=True)[0]
     for axes, count in zip(panels, counts, strict=True):
-        for way in dict.fromkeys(row["way"] for row in simulated):
+        for position, way in enumerate(ways):
             own = [row for row in simulated if (row["stages"], row["way"]) == (count, way)]
             x = [1e3 * row["latency"] for row in own]
-            axes.plot(x, [row["batches_per_second"] for row in own], marker=".", label=way)
+            y = [row["batches_per_second"] for row in own]
+            axes.plot(x, y, label=way, **plots.curve_style(position))
         axes.set(xlabel="latency [ms]", title=f"{count} stages", yscale="log")
-        axes.grid(alpha=0.3, which="both")
+        axes.yaxis.set_major_formatter("{x:g}")
+        plots.whole_ticks(axes.xaxis, most=3)
+        axes.grid(alpha=0.3)
     panels[0].set_ylabel("batches per second")
-    panels[0].legend()
+    plots.add_legend(figure, columns=len(ways))
     return plots.to_png(figure)

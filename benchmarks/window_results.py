@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import random
 import statistics
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Collection, Sequence
+from typing import Any, NamedTuple
 
 from tasks import plots
 from tasks.tables import format_table
@@ -85,37 +85,70 @@ def _cells(values: Sequence[float]) -> list[str]:
     return [f"{statistics.mean(values):.2f}", f"{low:.2f} to {high:.2f}"]
 
 
+class Point(NamedTuple):
+    """The result of a mode with one length of windows.
+
+    Attributes:
+        task: Name of the task.
+        window: Steps of a window.
+        mode: How the network was trained.
+        mean: Mean of the result over seeds.
+        low: Lower end of its 95 % confidence interval.
+        high: Upper end.
+    """
+
+    task: str
+    window: int
+    mode: str
+    mean: float
+    low: float
+    high: float
+
+
 def plot(rows: Sequence[Row]) -> bytes:
     """Plot results over the length of windows as PNG: a panel for each task, a line for a mode."""
-    groups = group_rows(rows)
-    tasks = list(dict.fromkeys(task for task, _, _ in groups))
-    modes = list(dict.fromkeys(mode for _, _, mode in groups))
-    figure = plots.new_figure(4.2 * len(tasks), 3.8)
-    for position, task in enumerate(tasks):
-        axes = figure.add_subplot(1, len(tasks), position + 1)
-        for i, mode in enumerate(modes):
-            windows = sorted(w for t, w, m in groups if (t, m) == (task, mode))
-            if windows:
-                groups_of_mode = [groups[task, window, mode] for window in windows]
-                _plot_mode(axes, windows, groups_of_mode, color=f"C{i}", label=mode)
-        text = _is_text(next(row for row in rows if row["task"] == task))
-        axes.set(
-            title=task.replace("_", " "),
-            xlabel="steps of a window",
-            ylabel="bits per character" if text else "largest length solved",
-        )
+    points = []
+    for (task, window, mode), group in group_rows(rows).items():
+        values = [result(row) for row in group]
+        mean = statistics.mean(values)
+        points.append(Point(task, window, mode, mean, *confidence_interval(values)))
+    return plot_points(points, {row["task"] for row in rows if _is_text(row)})
+
+
+def plot_points(points: Sequence[Point], texts: Collection[str]) -> bytes:
+    """Plot means with confidence intervals as PNG, two panels beside each other.
+
+    Args:
+        points: What is plotted.
+        texts: Names of the tasks whose results are bits per character, and not lengths.
+    """
+    tasks = list(dict.fromkeys(point.task for point in points))
+    modes = list(dict.fromkeys(point.mode for point in points))
+    columns = min(2, len(tasks))
+    lines = -(-len(tasks) // columns)
+    figure = plots.new_figure(4.5 * columns, 3.1 * lines + 0.6)
+    panels = [*figure.subplots(lines, columns, squeeze=False).flat]
+    for axes, task in zip(panels, tasks, strict=False):
+        for position, mode in enumerate(modes):
+            own = sorted(p for p in points if (p.task, p.mode) == (task, mode))
+            if own:
+                _plot_mode(axes, own, **plots.curve_style(position))
+        axes.set(title=task.replace("_", " "), xlabel="steps of a window")
+        axes.set_xticks(sorted({point.window for point in points if point.task == task}))
+        axes.set_ylabel("bits per character" if task in texts else "largest length solved")
+        if task not in texts:
+            plots.whole_ticks(axes.yaxis, most=6)
         axes.grid(alpha=0.3)
-        axes.legend()
+    for axes in panels[len(tasks) :]:
+        axes.set_axis_off()
+    plots.add_legend(figure, columns=len(modes))
     return plots.to_png(figure)
 
 
-def _plot_mode(
-    axes: Any, windows: Sequence[int], groups: Sequence[Sequence[Row]], **style: str
-) -> None:
-    """Plot means with confidence intervals: one point for each window and its group of rows."""
-    values = [[result(row) for row in group] for group in groups]
-    means = [statistics.mean(group) for group in values]
-    intervals = [confidence_interval(group) for group in values]
-    below = [mean - low for mean, (low, _) in zip(means, intervals, strict=True)]
-    above = [high - mean for mean, (_, high) in zip(means, intervals, strict=True)]
-    axes.errorbar(windows, means, [below, above], marker=".", capsize=3, **style)
+def _plot_mode(axes: Any, points: Sequence[Point], **style: Any) -> None:
+    means = [point.mean for point in points]
+    below = [point.mean - point.low for point in points]
+    above = [point.high - point.mean for point in points]
+    windows = [point.window for point in points]
+    label = points[0].mode
+    axes.errorbar(windows, means, [below, above], capsize=3, elinewidth=1.2, label=label, **style)

@@ -19,6 +19,8 @@ _PAGES = {
     "CONTRIBUTING.md": "contributing.md",
     "CHANGELOG.md": "changelog.md",
 }
+_LONG_CODE = re.compile(r"(?<=<code>)[^<]{30,}(?=</code>)")
+_END_OF_WORD = re.compile(r"(::|/|_)")
 _LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)#:\s]+)((?:#[^)]*)?)\)")
 
 
@@ -61,3 +63,8 @@ def _with_links_of_the_site(text: str, folder: str, page: str) -> str:
         return f"{mark}[{label}]({posixpath.relpath(path, posixpath.dirname(page) or '.')}{anchor})"
 
     return _LINK.sub(link, text)
+
+
+def on_page_content(html: str, page: Any, config: Any, files: Files) -> str:
+    """Let long names in code be broken after ``::``, ``/`` and ``_``, so that tables fit."""
+    return _LONG_CODE.sub(lambda code: _END_OF_WORD.sub(r"\1<wbr>", code.group()), html)
