@@ -175,21 +175,30 @@ class SpreadMap(ErrorMap):
 class ConvolutionMap(ErrorMap):
     """Maps the error at a map's positions to a map of the same or a higher resolution.
 
-    It is a transposed convolution, as the gradient of a convolution with a stride is.
+    It is a transposed convolution, as the gradient of a convolution with a stride is. Where that
+    would have many parameters, it computes a coarser map, from which the gradient is interpolated.
 
     Args:
         error_features: Channels of the error.
         features: Channels of the activation.
         stride: Resolution of the activation over that of the error.
+        max_parameters: Bound of the number of parameters; the resolution of the error is kept.
         identity: Start at the identity instead of zero; needs ``stride=1`` and the same channels.
     """
 
     def __init__(
-        self, error_features: int, features: int, stride: int, identity: bool = False
+        self,
+        error_features: int,
+        features: int,
+        stride: int,
+        max_parameters: int,
+        identity: bool = False,
     ) -> None:
         super().__init__()
-        self._stride, self._padding = stride, max(1, stride // 2)
-        side = stride + 2 * self._padding
+        most = max_parameters // (error_features * features)
+        finer = [n for n in range(1, stride + 1) if stride % n == 0 and _side(n) ** 2 <= most]
+        self._stride, self._own_stride = stride, max(finer, default=1)
+        side = _side(self._own_stride)
         weight = torch.zeros(error_features, features, side, side)
         if identity:
             weight[:, :, side // 2, side // 2] = torch.eye(features)
@@ -205,7 +214,10 @@ class ConvolutionMap(ErrorMap):
     def forward(self, error: Tensor, positions: Sequence[int]) -> Tensor:
         """Compute the gradient, recorded by autograd."""
         maps = error.movedim(-1, 1)
-        found = F.conv_transpose2d(maps, self.weight, None, self._stride, self._padding)
+        stride = self._own_stride
+        found = F.conv_transpose2d(maps, self.weight, None, stride, _padding(stride))
+        if stride != self._stride:
+            found = _resized(found, positions[1:])
         return found.movedim(1, -1)
 
 
@@ -222,12 +234,13 @@ def error_map(
     """
     (*before, error_features), (*positions, features) = error_shape, shape
     identity = identity and error_features == features
-    maps = len(before) == len(positions) == 3
+    maps = len(before) == len(positions) == 3 and math.prod(before[1:]) > 1
     if before == positions and not maps:
         return PositionMap(error_features, features, identity)
     if maps and before[0] == positions[0] and _stride(before, positions):
         stride = _stride(before, positions)
-        return ConvolutionMap(error_features, features, stride, identity and stride == 1)
+        identity = identity and stride == 1
+        return ConvolutionMap(error_features, features, stride, max_parameters, identity)
     if len(before) == 1 and before[0] == math.prod(positions):
         return PositionMap(error_features, features)
     if before[:1] == positions[:1] and len(before) <= 4 and len(positions) <= 4:
@@ -246,6 +259,16 @@ def _stride(before: Sequence[int], positions: Sequence[int]) -> int:
     stride = height // max(error_height, 1)
     fits = stride * error_height == height and stride * error_width == width
     return stride if fits else 0
+
+
+def _padding(stride: int) -> int:
+    """Return by how much a transposed convolution reaches beyond its stride, on each side."""
+    return max(1, stride // 2)
+
+
+def _side(stride: int) -> int:
+    """Return the side of a transposed convolution's kernel."""
+    return stride + 2 * _padding(stride)
 
 
 def _cells(positions: Sequence[int], most: int) -> list[int]:

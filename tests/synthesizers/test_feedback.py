@@ -21,6 +21,9 @@ SHAPES = [
     ((4, 3, 2, 6), (4, 3)),
     ((4, 4, 4, 6), (4, 4, 4, 3)),
     ((4, 4, 8, 6), (4, 2, 4, 3)),
+    ((4, 8, 8, 6), (4, 2, 2, 3)),  # with a bound, a coarser map from which the gradient is taken
+    ((4, 4, 4, 6), (4, 1, 1, 3)),
+    ((4, 1, 1, 6), (4, 1, 1, 3)),
     ((4, 6), (4, 5, 3)),
     ((4, 7, 6), (4, 5, 3)),
     ((4, 5, 5, 6), (4, 2, 2, 3)),
@@ -101,8 +104,26 @@ def test_large_maps_have_bounded_matrices():
     assert output.shape == shape
     positions = Feedback_DNI(shape, (2, 7, 7, 32))
     assert positions.direct.weight.numel() < 2**20
+    one = Feedback_DNI((2, 16, 16, 64), (2, 1, 1, 1024))  # an error behind global pooling
+    assert one.direct.weight.numel() <= 2**20
     many = Feedback_DNI((2, 6), (2, 500, 3))
     assert many.direct.weight.numel() <= 6 * 3 * 16
+
+
+@pytest.mark.parametrize("stride", [2, 4, 8, 12])
+def test_maps_between_maps_are_bounded_and_keep_the_positions_of_the_error(stride):
+    height, width = 2, 3
+    shape, error_shape = (2, stride * height, stride * width, 16), (2, height, width, 32)
+    for most in (2**20, 2**15, 2**13, 9 * 16 * 32):
+        net = Feedback_DNI(shape, error_shape, max_parameters=most)
+        assert net.direct.weight.numel() <= most
+        net = randomized(net)
+        error = torch.zeros(error_shape).double()
+        error[:, 0, 0] = 1.0
+        gradient, _ = net(torch.zeros(shape).double(), None, error)
+        assert gradient.shape == shape
+        assert gradient[:, :stride, :stride].abs().amin() > 0
+        assert not gradient[:, :, 2 * stride :].any()  # no cell of the error's is beside these
 
 
 def test_other_lengths_and_batches_fit_a_synthesizer_that_spreads_the_error():
